@@ -1,0 +1,128 @@
+"""Legacy baseline: the tables as the services kept them before this project.
+
+Tables that are there are left alone, missing ones are created in the legacy shape.
+
+Revision ID: 000
+Revises:
+"""
+
+import time
+
+import sqlalchemy as sa
+from alembic import context, op
+
+revision = "000"
+down_revision = None
+branch_labels = None
+depends_on = None
+
+SEED_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
+
+
+def upgrade() -> None:
+    present = set() if context.is_offline_mode() else _present()
+    for create in (_vector_stores, _stores, _vector_store_chunks, _embedding_models, _embeddings):
+        create(present)
+
+
+def downgrade() -> None:
+    """Drop the tables that upgrade created; what was found stays. Who loses rows was asked before."""
+    created = ("vector_store_embeddings", "embedding_models", "vector_store_chunks", "stores", "vector_stores")
+    found = set() if context.is_offline_mode() else _present() - _created()
+    for table in created:
+        if table not in found and (context.is_offline_mode() or table in _present()):
+            op.drop_table(table)
+
+
+def _present() -> set[str]:
+    return set(sa.inspect(op.get_bind()).get_table_names())
+
+
+def _created() -> set[str]:
+    adopted = sa.table("vecmigrate_adopted", sa.column("type"), sa.column("name"))
+    query = sa.select(adopted.c.name).where(adopted.c.type == "table")
+    return _present() - set(op.get_bind().scalars(query))
+
+
+def _vector_stores(present: set[str]) -> None:
+    if "vector_stores" in present:
+        return
+    op.create_table(
+        "vector_stores",
+        sa.Column("session_id", sa.Text, primary_key=True),
+        sa.Column("vector_store_id", sa.Text, nullable=False),
+        sa.Column("provider", sa.Text, nullable=False),
+        sa.Column("expires_at", sa.Integer, nullable=False),
+        sa.Column("protected", sa.Integer, server_default=sa.text("0")),
+        sa.Column("created_at", sa.Integer, nullable=False),
+        sa.Column("updated_at", sa.Integer, nullable=False),
+    )
+    op.create_index("idx_vector_stores_updated", "vector_stores", ["updated_at"])
+    op.create_index("idx_vector_stores_expires", "vector_stores", ["expires_at"])
+
+
+def _stores(present: set[str]) -> None:
+    if "stores" in present:
+        return
+    op.create_table(
+        "stores",
+        sa.Column("store_id", sa.Text, primary_key=True),
+        sa.Column("store_type", sa.Text, nullable=False),
+        sa.Column("doc_count", sa.Integer, nullable=False, server_default=sa.text("0")),
+        sa.Column("created_at", sa.Text, nullable=False),
+        sa.Column("is_active", sa.Integer, nullable=False),
+        sa.CheckConstraint("store_type IN ('conversation', 'commit')", name="ck_stores_store_type"),
+        sa.CheckConstraint("is_active IN (0, 1)", name="ck_stores_is_active"),
+    )
+    _partial_index("idx_active_store", "stores", "store_type", "is_active = 1")
+
+
+def _vector_store_chunks(present: set[str]) -> None:
+    if "vector_store_chunks" in present:
+        return
+    op.create_table(
+        "vector_store_chunks",
+        sa.Column("chunk_id", sa.Text, primary_key=True),
+        sa.Column("vector_store_id", sa.Text),
+        sa.Column("file_path", sa.Text, nullable=False),
+        sa.Column("start_line", sa.Integer),
+        sa.Column("end_line", sa.Integer),
+        sa.Column("content", sa.Text, nullable=False),
+    )
+
+
+def _embedding_models(present: set[str]) -> None:
+    if "embedding_models" in present:
+        return
+    models = op.create_table(
+        "embedding_models",
+        sa.Column("name", sa.Text, primary_key=True),
+        sa.Column("dimensions", sa.Integer, nullable=False),
+        sa.Column("state", sa.Text, nullable=False),
+        sa.Column("activated_at", sa.Integer),
+        sa.CheckConstraint("dimensions > 0", name="ck_embedding_models_dimensions"),
+        sa.CheckConstraint("state IN ('active', 'building', 'retired')", name="ck_embedding_models_state"),
+    )
+    _partial_index("uq_embedding_models_active", "embedding_models", "state", "state = 'active'")
+    _partial_index("uq_embedding_models_building", "embedding_models", "state", "state = 'building'")
+    op.bulk_insert(
+        models,
+        [{"name": SEED_MODEL, "dimensions": 384, "state": "active", "activated_at": int(time.time())}],
+    )
+
+
+def _embeddings(present: set[str]) -> None:
+    if "vector_store_embeddings" in present:
+        return
+    op.create_table(
+        "vector_store_embeddings",
+        sa.Column("model", sa.Text, nullable=False),
+        sa.Column("chunk_id", sa.Text, nullable=False),
+        sa.Column("vector", sa.LargeBinary, nullable=False),
+        sa.PrimaryKeyConstraint("model", "chunk_id"),
+    )
+
+
+def _partial_index(name: str, table: str, column: str, condition: str) -> None:
+    where = sa.text(condition)
+    op.create_index(name, table, [column], unique=True, sqlite_where=where, postgresql_where=where)

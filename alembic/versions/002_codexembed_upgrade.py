@@ -1,0 +1,148 @@
+"""Change the embedding model to SFR-Embedding-Code-400M_R; metadata only, no vector is touched.
+
+Without chunks the new model is active at once. With chunks it is building, and the old one stays active
+and searchable, until every chunk has a vector of the new model.
+
+Revision ID: 002
+Revises: 001
+"""
+
+import json
+import time
+from datetime import UTC, datetime
+
+import sqlalchemy as sa
+from alembic import context, op
+
+revision = "002"
+down_revision = "001"
+branch_labels = None
+depends_on = None
+
+MODEL = "Salesforce/SFR-Embedding-Code-400M_R"
+DIMENSIONS = 768
+
+models = sa.table(
+    "embedding_models",
+    sa.column("name", sa.Text),
+    sa.column("dimensions", sa.Integer),
+    sa.column("state", sa.Text),
+    sa.column("activated_at", sa.Integer),
+)
+chunks = sa.table("vector_store_chunks", sa.column("chunk_id", sa.Text))
+embeddings = sa.table("vector_store_embeddings", sa.column("model", sa.Text), sa.column("chunk_id", sa.Text))
+preserved = sa.table(
+    "vecmigrate_preserved",
+    *(sa.column(name, sa.Text) for name in ("revision", "direction", "source_table", "row")),
+    sa.column("id", sa.Integer),
+    sa.column("landed", sa.Integer),
+    *(sa.column(name, sa.Text) for name in ("target_key", "converted", "reason", "preserved_at")),
+)
+
+
+def upgrade() -> None:
+    if context.is_offline_mode():
+        _upgrade_offline()
+        return
+    bind = op.get_bind()
+    kept = _take_back(bind, "downgrade").get(MODEL)
+    is_complete = not bind.scalar(_chunks_without_vector())
+    makes_way = ["active", "building"] if is_complete else ["building"]
+    retiring = bind.execute(sa.select(models).where(models.c.state.in_(makes_way), models.c.name != MODEL))
+    for row in retiring.mappings().all():
+        _change_state(bind, dict(row), "retired", f"made way for {MODEL}")
+    row = _model(bind) or kept or {"name": MODEL, "dimensions": DIMENSIONS, "activated_at": None}
+    row["state"] = "active" if is_complete else "building"
+    if is_complete and row["activated_at"] is None:
+        row["activated_at"] = int(time.time())
+    bind.execute(models.delete().where(models.c.name == MODEL))
+    bind.execute(models.insert().values(**row))
+
+
+def downgrade() -> None:
+    if context.is_offline_mode():
+        _downgrade_offline()
+        return
+    bind = op.get_bind()
+    present = _model(bind)
+    if present is not None:
+        bind.execute(models.delete().where(models.c.name == MODEL))
+        _preserve(bind, "downgrade", present, landed=0, reason="the model of revision 002")
+    was_active = bind.scalar(sa.select(models.c.name).where(models.c.state == "active"))
+    for name, row in _take_back(bind, "upgrade").items():
+        if not (row["state"] == "active" and was_active):
+            retired = sa.and_(models.c.name == name, models.c.state == "retired")
+            bind.execute(models.update().where(retired).values(state=row["state"]))
+    _ensure_active(bind)
+    if present is not None and bind.scalar(sa.select(embeddings.c.model).where(embeddings.c.model == MODEL).limit(1)):
+        bind.execute(models.insert().values(**{**present, "state": "retired"}))
+
+
+def _ensure_active(bind: sa.Connection) -> None:
+    """Bring the model back that was active before, where it was retired after the upgrade."""
+    if bind.scalar(sa.select(models.c.name).where(models.c.state == "active")) is not None:
+        return
+    newest_first = sa.func.coalesce(models.c.activated_at, 0).desc()
+    retired = sa.select(models.c.name).where(models.c.state == "retired").order_by(newest_first, models.c.name)
+    name = bind.scalar(retired.limit(1))
+    bind.execute(models.update().where(models.c.name == name).values(state="active"))
+
+
+def _model(bind: sa.Connection) -> dict[str, object] | None:
+    row = bind.execute(sa.select(models).where(models.c.name == MODEL)).mappings().first()
+    return dict(row) if row else None
+
+
+def _chunks_without_vector() -> sa.Select[tuple[object]]:
+    """Select one chunk that lacks a vector of the new model; at the first upgrade, the very first one."""
+    has_vector = sa.exists().where(embeddings.c.model == MODEL, embeddings.c.chunk_id == chunks.c.chunk_id)
+    return sa.select(sa.literal(1)).select_from(chunks).where(~has_vector).limit(1)
+
+
+def _change_state(bind: sa.Connection, row: dict[str, object], state: str, reason: str) -> None:
+    bind.execute(models.update().where(models.c.name == row["name"]).values(state=state))
+    _preserve(bind, "upgrade", row, landed=1, reason=reason, converted={**row, "state": state})
+
+
+def _preserve(
+    bind: sa.Connection,
+    direction: str,
+    row: dict[str, object],
+    *,
+    landed: int,
+    reason: str,
+    converted: dict[str, object] | None = None,
+) -> None:
+    bind.execute(
+        preserved.insert().values(
+            revision=revision,
+            direction=direction,
+            source_table="embedding_models",
+            row=json.dumps(row),
+            landed=landed,
+            target_key=row["name"] if landed else None,
+            converted=json.dumps(converted) if converted else None,
+            reason=reason,
+            preserved_at=datetime.now(UTC).isoformat(),
+        )
+    )
+
+
+def _take_back(bind: sa.Connection, direction: str) -> dict[str, dict[str, object]]:
+    """Return the rows kept by the other direction, by name, and forget them."""
+    ours = sa.and_(preserved.c.revision == revision, preserved.c.direction == direction)
+    rows = [json.loads(text) for text in bind.scalars(sa.select(preserved.c.row).where(ours))]
+    bind.execute(preserved.delete().where(ours))
+    return {row["name"]: row for row in rows}
+
+
+def _upgrade_offline() -> None:
+    """An SQL script is the way of an empty database: there the new model is active at once."""
+    op.execute(models.update().where(models.c.state == "active").values(state="retired"))
+    op.execute(models.insert().values(name=MODEL, dimensions=DIMENSIONS, state="active", activated_at=int(time.time())))
+
+
+def _downgrade_offline() -> None:
+    op.execute(models.delete().where(models.c.name == MODEL))
+    old = "sentence-transformers/all-MiniLM-L6-v2"
+    op.execute(models.update().where(models.c.name == old).values(state="active"))

@@ -1,0 +1,187 @@
+"""What was in the database before us: known shapes are adopted, anything else stops the run."""
+
+from collections.abc import Iterable
+
+from sqlalchemy import Connection, delete, insert, inspect, select
+
+from vecmigrate.engine import Object, column_names, objects
+from vecmigrate.errors import NotOursError
+from vecmigrate.schema import ADOPTED, VERSION_TABLE, metadata, tool_metadata
+
+__all__ = [
+    "adopt",
+    "adopted_tables",
+    "forget",
+    "leftover_stores",
+    "missing_tables",
+    "put",
+    "refresh",
+    "require_known_shapes",
+    "rows",
+    "rows_dropped_at_base",
+]
+
+_LEGACY = frozenset(
+    "session_id vector_store_id provider expires_at protected created_at updated_at".split()  # noqa: SIM905
+)
+_STORES = frozenset("store_id store_type doc_count created_at is_active".split())  # noqa: SIM905
+_VIEW = "active_stores"
+_OUR_MODELS = "'sentence-transformers/all-MiniLM-L6-v2', 'Salesforce/SFR-Embedding-Code-400M_R'"
+
+
+def _columns(table: str) -> frozenset[str]:
+    known = metadata if table in metadata.tables else tool_metadata
+    return frozenset(known.tables[table].columns.keys())
+
+
+_BASELINE = {
+    "vector_stores": (_LEGACY, _columns("vector_stores")),
+    "stores": (_STORES,),
+    "vector_store_chunks": (_columns("vector_store_chunks"),),
+    "embedding_models": (_columns("embedding_models"),),
+    "vector_store_embeddings": (_columns("vector_store_embeddings"),),
+}
+"""The shapes of each table before revision 001, told by their columns."""
+
+_TOOL = {name: (_columns(name),) for name in tool_metadata.tables} | {VERSION_TABLE: (frozenset({"version_num"}),)}
+_LEGACY_INDEXES = frozenset({"idx_vector_stores_expires", "idx_active_store", "idx_vs_session_id", "idx_vs_name"})
+
+
+def require_known_shapes(connection: Connection, revision: str | None) -> None:
+    """Stop where an object has a name of ours and is something else. Read-only.
+
+    Raises NotOursError that names every such object and how it differs.
+    """
+    present = objects(connection)
+    shapes: dict[str, tuple[frozenset[str], ...]] = dict(_TOOL)
+    if revision in {None, "000"}:
+        shapes |= _BASELINE
+    else:
+        shapes |= {name: (_columns(name),) for name in metadata.tables} | {"stores": (_STORES,)}
+    faults = [
+        fault
+        for found in present
+        if (fault := _difference(connection, found, shapes.get(found.name.lower()))) is not None
+    ]
+    faults += _foreign_indexes(present, shapes)
+    if faults:
+        listed = "\n".join(f"  - {fault}" for fault in faults)
+        raise NotOursError(
+            f"The database has objects with names of vecmigrate that are not vecmigrate's:\n{listed}\n"
+            "Nothing was changed.",
+            next_step="rename these objects, or keep the vector stores in a database of their own",
+        )
+
+
+def _difference(connection: Connection, found: Object, shapes: tuple[frozenset[str], ...] | None) -> str | None:
+    if shapes is None or found.type in {"index", "trigger"}:
+        return None
+    if found.type != "table" or found.is_virtual:
+        return f"{found.name} is a {found.type if found.type != 'table' else 'virtual table'}, not a table"
+    if found.is_without_rowid:
+        return f"{found.name} is a table WITHOUT ROWID, which no released version made"
+    columns = column_names(connection, found.name)
+    if columns in shapes:
+        return None
+    nearest = min(shapes, key=lambda shape: len(shape ^ columns))
+    parts = [
+        f"{word} {', '.join(sorted(names))}"
+        for word, names in (("has the unknown columns", columns - nearest), ("lacks the columns", nearest - columns))
+        if names
+    ]
+    return f"{found.name} {' and '.join(parts)}"
+
+
+def _foreign_indexes(present: Iterable[Object], shapes: Iterable[str]) -> list[str]:
+    """Return the faults of indexes that have a name we need, on tables that are not ours."""
+    names = {str(index.name) for table in metadata.tables.values() for index in table.indexes} | _LEGACY_INDEXES
+    return [
+        f"the index {found.name} is on {found.table}"
+        for found in present
+        if found.type == "index" and found.name.lower() in names and found.table.lower() not in shapes
+    ]
+
+
+def adopt(connection: Connection) -> None:
+    """Keep the SQL of every object of ours that is there before the first revision. Writes."""
+    _replace(connection, {found.name for found in objects(connection) if found.type == "table"})
+
+
+def refresh(connection: Connection) -> None:
+    """Keep the present SQL of what was adopted: at 000 the old service may have changed it. Writes."""
+    _replace(connection, adopted_tables(connection))
+
+
+def _replace(connection: Connection, tables: set[str]) -> None:
+    wanted = {name for name in tables if name.lower() in _BASELINE}
+    kept = [
+        {"type": found.type, "name": found.name, "table_name": found.table, "sql": found.sql}
+        for found in objects(connection)
+        if (found.type in {"table", "index"} and found.table in wanted and (found.sql or found.type == "table"))
+        or (found.type == "view" and found.name == _VIEW)
+    ]
+    put(connection, kept)
+
+
+def adopted_tables(connection: Connection) -> set[str]:
+    """Return the names of the tables that were there before us. Read-only."""
+    if not inspect(connection).has_table(ADOPTED.name):
+        return set()
+    return set(connection.scalars(select(ADOPTED.c.name).where(ADOPTED.c.type == "table")))
+
+
+def rows(connection: Connection) -> list[dict[str, str]]:
+    """Return what is kept of the adopted objects. Read-only."""
+    if not inspect(connection).has_table(ADOPTED.name):
+        return []
+    return [dict(row) for row in connection.execute(select(ADOPTED)).mappings()]
+
+
+def put(connection: Connection, kept: list[dict[str, str]]) -> None:
+    """Replace what is kept of the adopted objects. Writes."""
+    connection.execute(delete(ADOPTED))
+    if kept:
+        connection.execute(insert(ADOPTED), kept)
+
+
+def missing_tables(connection: Connection, wanted: Connection) -> list[str]:
+    """Return what tables of another database are missing here or have other columns. Read-only."""
+    present = set(inspect(connection).get_table_names())
+    return [
+        name
+        for name in sorted(inspect(wanted).get_table_names())
+        if name in _BASELINE and (name not in present or column_names(connection, name) not in _shapes(wanted, name))
+    ]
+
+
+def _shapes(wanted: Connection, name: str) -> tuple[frozenset[str], ...]:
+    made = column_names(wanted, name)
+    # At the baseline a table may have any of its legacy shapes.
+    return _BASELINE[name] if "stores" in inspect(wanted).get_table_names() else (made,)
+
+
+def rows_dropped_at_base(connection: Connection) -> dict[str, int]:
+    """Return the tables that base would drop although they hold rows, with their counts. Read-only.
+
+    The model that revision 000 puts in by itself is not the user's.
+    """
+    kept, present = adopted_tables(connection), set(inspect(connection).get_table_names())
+    counts = {}
+    for name in sorted((_BASELINE.keys() & present) - kept):
+        where = f" WHERE name NOT IN ({_OUR_MODELS})" if name == "embedding_models" else ""
+        count = connection.exec_driver_sql(f"SELECT count(*) FROM {name}{where}").scalar_one()
+        if count:
+            counts[name] = int(count)
+    return counts
+
+
+def forget(connection: Connection) -> None:
+    """Give up what was adopted, at base. Writes."""
+    connection.execute(delete(ADOPTED))
+
+
+def leftover_stores(connection: Connection) -> int | None:
+    """Return the rows of a ``stores`` that an older service made again after 001, None if there is none."""
+    if "stores" not in inspect(connection).get_table_names():
+        return None
+    return int(connection.exec_driver_sql("SELECT count(*) FROM stores").scalar_one())

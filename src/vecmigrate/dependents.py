@@ -1,0 +1,128 @@
+"""Views, triggers and foreign keys that hang on tables of ours, and whether they outlive a change."""
+
+from collections.abc import Callable, Iterable
+
+from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
+
+from vecmigrate.engine import Object, objects, quoted, schema_copy
+from vecmigrate.errors import NotOursError
+from vecmigrate.schema import OURS
+
+__all__ = ["Survey", "rehearse"]
+
+_OUR_VIEW = "active_stores"
+
+
+class Survey:
+    """What does not work in a schema: taken before and after a change, the difference is what it broke.
+
+    Read-only: statements are compiled (EXPLAIN), not run. Empty on PostgreSQL.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self.present: frozenset[str] = frozenset()
+        self.broken: frozenset[str] = frozenset()
+        self.keys: dict[str, tuple[object, ...]] = {}
+        self.violations: frozenset[tuple[object, ...]] = frozenset()
+        if connection.dialect.name != "sqlite":
+            return
+        found = objects(connection)
+        dependents = [each for each in found if each.type in {"view", "trigger"} and each.name != _OUR_VIEW]
+        self.present = frozenset(_named(each) for each in dependents)
+        self.broken = frozenset(_broken(connection, found, dependents))
+        children = [each for each in found if each.type == "table" and each.name not in OURS]
+        for child in children:
+            self._add_keys(connection, child.name)
+
+    def _add_keys(self, connection: Connection, child: str) -> None:
+        parents = {name.lower(): name for name in OURS}
+        keys = connection.exec_driver_sql(f"PRAGMA foreign_key_list({quoted(child)})").mappings().all()
+        ours = [row for row in keys if row["table"].lower() in parents]
+        for row in ours:
+            columns = _parent_columns(connection, row["table"], row["to"], row["seq"])
+            self.keys[f"the foreign key of {child}.{row['from']} onto {row['table']}"] = columns
+        if ours:
+            try:
+                rows = connection.exec_driver_sql(f"PRAGMA foreign_key_check({quoted(child)})").all()
+            except DBAPIError:  # "foreign key mismatch": the parent has no such unique key
+                self.keys[f"the foreign key of {child} onto {ours[0]['table']}"] = ()
+            else:
+                self.violations = self.violations | {tuple(row) for row in rows}
+
+    def require_unbroken_by(self, after: "Survey") -> None:
+        """Raise NotOursError that names what a change would break or lose."""
+        faults = sorted(self.present - after.present) + sorted(after.broken - self.broken)
+        faults += [name for name, columns in sorted(self.keys.items()) if after.keys.get(name) != columns]
+        faults += sorted(
+            f"the row {row[1]} of {row[0]}, whose parent in {row[2]} would be set aside"
+            for row in after.violations - self.violations
+        )
+        if faults:
+            listed = "\n".join(f"  - {fault}" for fault in faults)
+            raise NotOursError(
+                f"These objects of the service hang on a table that would go or change under them:\n{listed}\n"
+                "Nothing was changed.",
+                next_step="drop them (and make them again afterwards), or change them so that they fit both shapes",
+            )
+
+
+def _named(each: Object) -> str:
+    return f"the {each.type} {each.name}" + (f" on {each.table}" if each.type == "trigger" else "")
+
+
+def _parent_columns(connection: Connection, parent: str, column: str | None, seq: int) -> tuple[object, ...]:
+    """Return what a foreign key refers to; empty if the parent or its column is gone."""
+    info = connection.exec_driver_sql(f"PRAGMA table_info({quoted(parent)})").all()
+    if column is None:
+        keys = sorted((row.pk, row.name) for row in info if row.pk)
+        return tuple(name for _, name in keys[seq : seq + 1])
+    return tuple(row.name for row in info if row.name.lower() == column.lower())
+
+
+def _broken(connection: Connection, found: Iterable[Object], dependents: Iterable[Object]) -> Iterable[str]:
+    triggers: dict[str, list[Object]] = {}
+    for each in dependents:
+        if each.type == "trigger":
+            triggers.setdefault(each.table, []).append(each)
+        elif not _compiles(connection, f"SELECT * FROM {quoted(each.name)}"):
+            yield _named(each)
+    for each in found:
+        hanging = triggers.get(each.name, []) if each.type in {"table", "view"} else []
+        if hanging and not all(_compiles(connection, text) for text in _changes(connection, each.name)):
+            yield from (_named(trigger) for trigger in hanging)
+
+
+def _changes(connection: Connection, table: str) -> Iterable[str]:
+    """Yield statements that make SQLite compile every trigger on a table."""
+    name = quoted(table)
+    columns = [quoted(row.name) for row in connection.exec_driver_sql(f"PRAGMA table_xinfo({name})") if not row.hidden]
+    yield f"INSERT INTO {name}({columns[0]}) VALUES (NULL)"
+    yield f"UPDATE {name} SET " + ", ".join(f"{column} = NULL" for column in columns)
+    yield f"DELETE FROM {name}"
+
+
+def _compiles(connection: Connection, statement: str) -> bool:
+    try:
+        connection.exec_driver_sql(f"EXPLAIN {statement}").close()
+    except DBAPIError as error:
+        # A view without a trigger for one of the statements is as it should be.
+        return "cannot modify" in str(error.orig)
+    return True
+
+
+def rehearse(connection: Connection, change: Callable[[Connection], None]) -> None:
+    """Run a change on a copy of the schema, without rows, and stop if it would break a dependent.
+
+    Read-only on the database itself. Raises NotOursError. A change that does not run on empty tables
+    proves nothing here; the survey after the real change decides then, before the commit.
+    """
+    with schema_copy(connection) as copy:
+        if copy is None:
+            return
+        before = Survey(copy)
+        try:
+            change(copy)
+        except Exception:  # noqa: BLE001 - the docstring says what decides instead
+            return
+        before.require_unbroken_by(Survey(copy))

@@ -1,0 +1,351 @@
+"""Databases and connections: the only module that knows what differs between SQLite and PostgreSQL."""
+
+import os
+import re
+import shlex
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from urllib.parse import parse_qs, quote, unquote, urlsplit
+
+from sqlalchemy import URL, Connection, Engine, Table, create_engine, event, inspect, make_url
+from sqlalchemy.dialects.sqlite import dialect as sqlite_dialect
+from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
+from sqlalchemy.pool import NullPool
+from sqlalchemy.schema import CreateIndex, CreateTable
+
+from vecmigrate.errors import ConfigurationError, DatabaseUnusableError
+from vecmigrate.locks import commit_sqlite, is_busy, is_interrupted, lock_postgresql, lock_sqlite, lock_timed_out
+
+__all__ = [
+    "SQLITE_FLOOR",
+    "Database",
+    "Object",
+    "column_names",
+    "database_uuid",
+    "has_content",
+    "locate",
+    "objects",
+    "quick_check",
+    "reading",
+    "schema_copy",
+    "scratch",
+    "sqlite_url",
+    "table_ddl",
+    "unusable",
+    "uses_batch",
+    "writing",
+]
+
+SQLITE_FLOOR = (3, 34, 0)
+"""The oldest SQLite with everything the revision scripts use; the whole suite was run on it."""
+
+_SYNCHRONOUS = {"aiosqlite": "pysqlite", "asyncpg": "psycopg", "psycopg_async": "psycopg"}
+_PROGRESS_STEPS = 50_000
+
+
+@dataclass(frozen=True)
+class Database:
+    """A database that is named, not opened. ``path`` is the real path of an SQLite file, else None."""
+
+    url: URL
+    path: str | None
+
+    @property
+    def dialect(self) -> str:
+        return self.url.get_backend_name()
+
+    @property
+    def is_sqlite(self) -> bool:
+        return self.dialect == "sqlite"
+
+    def __str__(self) -> str:
+        """Return the path, or the URL without password and query (which may hold one too)."""
+        return self.path or self.url.set(query={}).render_as_string(hide_password=True)
+
+    @property
+    def option(self) -> str:
+        """The CLI option that names this database, for the commands in error messages."""
+        return f"--db-path {shlex.quote(self.path)}" if self.path else "--database-url URL"
+
+    def is_absent(self) -> bool:
+        """Tell whether the SQLite file is missing or empty; a zero-byte file counts as absent. Read-only."""
+        if self.path is None:
+            return False
+        try:
+            return os.stat(self.path).st_size == 0 and not _size(f"{self.path}-wal")
+        except FileNotFoundError:
+            return True
+        except OSError as error:
+            raise unusable(self, error) from error
+
+
+def _size(path: str) -> int:
+    return os.stat(path).st_size if os.path.exists(path) else 0
+
+
+def sqlite_url(path: str) -> URL:
+    """Return the URL of an SQLite file; any character is allowed in the path."""
+    return URL.create("sqlite", database=os.path.abspath(os.path.expanduser(path)))
+
+
+def locate(url: str | URL) -> Database:
+    """Return the database a URL names. Opens nothing.
+
+    Asynchronous drivers are replaced by their synchronous counterparts. Raises ConfigurationError, which
+    never shows the URL, for what is no URL, and for a database that is neither SQLite nor PostgreSQL.
+    """
+    try:
+        parsed = make_url(url)
+        backend, driver = parsed.get_backend_name(), parsed.get_driver_name()
+    except (ArgumentError, ValueError) as error:
+        raise ConfigurationError(
+            "The database URL is not one. Nothing was changed.",
+            next_step="write it as sqlite:////absolute/path.sqlite3 or postgresql://user@host/name",
+        ) from (None if url else error)
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(
+            f"The driver of the database URL is not installed: {error.name}. Nothing was changed.",
+            next_step="pip install 'vecmigrate[postgres]'",
+        ) from None
+    if backend not in {"sqlite", "postgresql"}:
+        raise ConfigurationError(
+            f"{backend} is not supported; SQLite and PostgreSQL are. Nothing was changed.",
+            next_step="name a database by --db-path FILE or --database-url URL",
+        )
+    if backend == "postgresql" and parsed.drivername == "postgresql":
+        driver = "psycopg"
+    parsed = parsed.set(drivername=f"{backend}+{_SYNCHRONOUS.get(driver, driver)}")
+    return Database(parsed, _sqlite_path(parsed) if backend == "sqlite" else None)
+
+
+def _sqlite_path(url: URL) -> str | None:
+    name = url.database or ":memory:"
+    if name.startswith("file:"):
+        parts = urlsplit(name)
+        if "memory" in parse_qs(parts.query).get("mode", []) or url.query.get("mode") == "memory":
+            return None
+        name = unquote(parts.path)
+    return None if name == ":memory:" or not name else os.path.realpath(name)
+
+
+def unusable(database: Database, error: BaseException) -> DatabaseUnusableError:
+    """Return the error for a database that cannot be opened, from the driver's own error."""
+    cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+    command = f"vecmigrate {database.option}"
+    if database.path is None:
+        return DatabaseUnusableError(
+            f"The database {database} cannot be reached ({type(cause).__name__}). Nothing was changed.",
+            next_step=f"check that the server runs and the URL is right, then: {command} status",
+        )
+    code = getattr(cause, "sqlite_errorname", "")
+    path = database.path
+    if os.path.isdir(path):
+        why, step = "is a directory", "vecmigrate --db-path FILE status, with the path of a file"
+    elif not os.path.isdir(os.path.dirname(path)):
+        why, step = "is in a folder that does not exist", f"create {os.path.dirname(path)}, then run it again"
+    elif not os.path.exists(path):
+        why, step = "does not exist", f"{command} migrate"
+    elif code == "SQLITE_NOTADB":
+        why, step = "is not an SQLite database", "vecmigrate --db-path FILE status, with the path of the database"
+    elif code.startswith("SQLITE_CORRUPT"):
+        why, step = "is damaged", f"{command} backup list, then: {command} restore NAME"
+    elif code.startswith("SQLITE_READONLY"):
+        why, step = "is read-only, or in a read-only folder", f"make {path} and its folder writable, then run it again"
+    elif code.startswith(("SQLITE_CANTOPEN", "SQLITE_PERM", "SQLITE_AUTH")) or isinstance(cause, OSError):
+        why, step = "cannot be opened (permissions?)", f"make {path} and its folder readable and writable"
+    elif code.startswith("SQLITE_FULL"):
+        why, step = "has no room on its disk", f"free some space beside {path}, then run it again"
+    else:
+        why, step = f"cannot be used ({code or type(cause).__name__})", f"{command} status"
+    return DatabaseUnusableError(f"{path} {why}. Nothing was changed.", next_step=step)
+
+
+@contextmanager
+def reading(database: Database) -> Iterator[Connection]:
+    """Open a connection that cannot write. An absent SQLite file is not created, but an error.
+
+    Raises DatabaseUnusableError.
+    """
+    engine = _engine(database, timeout=5.0, read_only=True)
+    with _translated(database), engine.connect() as connection:
+        yield connection
+
+
+@contextmanager
+def writing(database: Database, *, lock_timeout: float) -> Iterator[Connection]:
+    """Open a transaction that holds the migration lock, and commit it at the end.
+
+    Takes SQLite's write lock, or an advisory lock of the transaction on PostgreSQL, waiting up to
+    ``lock_timeout`` seconds. An exception rolls back. Raises LockTimeoutError, DatabaseUnusableError.
+    """
+    engine = _engine(database, timeout=lock_timeout, read_only=False)
+    with _translated(database), engine.connect() as connection, connection.begin():
+        yield connection
+
+
+@contextmanager
+def _translated(database: Database) -> Iterator[None]:
+    try:
+        yield
+    except DBAPIError as error:
+        if is_interrupted(error):
+            raise KeyboardInterrupt from error
+        if is_busy(error):
+            raise lock_timed_out(str(database), None) from error
+        raise unusable(database, error) from error
+    except (sqlite3.Error, OSError) as error:
+        raise unusable(database, error) from error
+
+
+def _engine(database: Database, *, timeout: float, read_only: bool) -> Engine:
+    if not database.is_sqlite:
+        engine = create_engine(database.url, poolclass=NullPool, hide_parameters=True)
+        if not read_only:
+            event.listen(engine, "begin", lambda c: lock_postgresql(str(database), c, timeout))
+        return engine
+    if sqlite3.sqlite_version_info < SQLITE_FLOOR:
+        raise ConfigurationError(
+            f"SQLite {sqlite3.sqlite_version} is too old: {'.'.join(map(str, SQLITE_FLOOR))} or newer is needed. "
+            "Nothing was changed.",
+            next_step="use a Python with a newer SQLite; python -c 'import sqlite3; print(sqlite3.sqlite_version)'",
+        )
+
+    def connect() -> sqlite3.Connection:
+        return _connect_sqlite(database, read_only=read_only)
+
+    engine = create_engine("sqlite://", creator=connect, poolclass=NullPool, hide_parameters=True)
+    if not read_only:
+        event.listen(engine, "begin", lambda c: lock_sqlite(str(database), c, timeout))
+        event.listen(engine, "commit", lambda c: commit_sqlite(c, timeout))
+    return engine
+
+
+def _connect_sqlite(database: Database, *, read_only: bool) -> sqlite3.Connection:
+    """Open the file so that a reader creates nothing, and so that a statement can be interrupted.
+
+    ``mode=rw`` serves readers too, because ``mode=ro`` leaves the sidecars of a WAL database behind.
+    """
+    if database.path is None:
+        target = ":memory:"
+    elif read_only:
+        mode = "rw" if os.access(database.path, os.W_OK) else "ro"
+        target = f"file:{quote(database.path)}?mode={mode}"
+    else:
+        target = f"file:{quote(database.path)}?mode=rwc"
+    connection = sqlite3.connect(target, uri=True, timeout=0, isolation_level=None, check_same_thread=False)
+    connection.execute("PRAGMA foreign_keys = OFF")
+    if read_only:
+        connection.execute("PRAGMA busy_timeout = 5000")
+        connection.execute("PRAGMA query_only = ON")
+    else:
+        connection.execute("PRAGMA legacy_alter_table = ON")
+        connection.execute("PRAGMA secure_delete = FAST")
+    # The callback gives Python the chance to run its signal handlers inside one long statement.
+    connection.set_progress_handler(lambda: 0, _PROGRESS_STEPS)
+    return connection
+
+
+def has_content(connection: Connection) -> bool:
+    """Tell whether the database holds anything worth a backup."""
+    if connection.dialect.name == "sqlite":
+        return bool(connection.exec_driver_sql("SELECT count(*) FROM sqlite_master").scalar())
+    return True
+
+
+def quick_check(connection: Connection, database: Database) -> None:
+    """Raise DatabaseUnusableError for a damaged SQLite database. Read-only."""
+    if database.is_sqlite and connection.exec_driver_sql("PRAGMA quick_check(1)").scalar() != "ok":
+        raise unusable(database, sqlite3.DatabaseError("database disk image is malformed"))
+
+
+@dataclass(frozen=True)
+class Object:
+    """A table, index, view or trigger. ``sql`` is empty for what the database made by itself."""
+
+    type: str
+    name: str
+    table: str
+    sql: str
+
+    @property
+    def is_virtual(self) -> bool:
+        return bool(re.match(r"\s*CREATE\s+VIRTUAL", self.sql, re.IGNORECASE))
+
+    @property
+    def is_without_rowid(self) -> bool:
+        return bool(re.search(r"\bWITHOUT\s+ROWID\b[^)]*$", self.sql, re.IGNORECASE))
+
+
+def objects(connection: Connection) -> list[Object]:
+    """Return what the schema holds, in the order it was made. Read-only."""
+    if connection.dialect.name == "sqlite":
+        rows = connection.exec_driver_sql(
+            "SELECT type, name, tbl_name, coalesce(sql, '') FROM sqlite_master ORDER BY rowid"
+        )
+        return [Object(*row) for row in rows]
+    inspector = inspect(connection)
+    tables = [Object("table", name, name, "") for name in inspector.get_table_names()]
+    return tables + [Object("view", name, name, "") for name in inspector.get_view_names()]
+
+
+def column_names(connection: Connection, table: str) -> frozenset[str]:
+    """Return the columns of a table, generated and hidden ones marked as such. Read-only."""
+    if connection.dialect.name == "sqlite":
+        rows = connection.exec_driver_sql(f"PRAGMA table_xinfo({quoted(table)})")
+        return frozenset(row.name.lower() if not row.hidden else f"{row.name} (generated)" for row in rows)
+    return frozenset(column["name"] for column in inspect(connection).get_columns(table))
+
+
+def quoted(name: str) -> str:
+    """Return an SQL identifier."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+@contextmanager
+def scratch() -> Iterator[Connection]:
+    """Open an empty SQLite database in memory."""
+    memory = Database(URL.create("sqlite", database=":memory:"), None)
+    with _engine(memory, timeout=0, read_only=False).connect() as connection, connection.begin():
+        yield connection
+
+
+@contextmanager
+def schema_copy(connection: Connection, *, empty: bool = False) -> Iterator[Connection | None]:
+    """Open an in-memory database with the schema of an SQLite database, without its rows.
+
+    What cannot be made there (an unknown extension, a custom function) is left out, and with ``empty``
+    everything. Yields None for
+    PostgreSQL, where DDL itself refuses to drop what others hang on.
+    """
+    if connection.dialect.name != "sqlite":
+        yield None
+        return
+    with scratch() as copy:
+        # A virtual table makes its shadow tables itself, so it must come before them.
+        kinds = {"table": 1, "index": 2, "view": 3, "trigger": 4}
+        ordered = sorted(objects(connection), key=lambda each: 0 if each.is_virtual else kinds[each.type])
+        for each in [] if empty else ordered:
+            if each.sql and not each.name.startswith("sqlite_"):
+                with suppress(OperationalError):
+                    copy.exec_driver_sql(each.sql)
+        yield copy
+
+
+def table_ddl(table: Table) -> list[str]:
+    """Return the statements that make a table and its indexes on SQLite."""
+    dialect = sqlite_dialect()
+    indexes = sorted(table.indexes, key=lambda index: str(index.name))
+    table_made = str(CreateTable(table).compile(dialect=dialect))
+    return [table_made, *(str(CreateIndex(index).compile(dialect=dialect)) for index in indexes)]
+
+
+def uses_batch(dialect_name: str) -> bool:
+    """Tell whether autogenerated operations need batch mode, because ALTER TABLE can do little."""
+    return dialect_name == "sqlite"
+
+
+def database_uuid(dialect_name: str) -> str:
+    """Return the SQL expression of a new random identity, for scripts that run later."""
+    return "lower(hex(randomblob(16)))" if dialect_name == "sqlite" else "replace(gen_random_uuid()::text, '-', '')"

@@ -1,0 +1,208 @@
+"""What ``env.py`` runs, for the ``alembic`` command, for ``alembic.command`` and for our own CLI."""
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from logging.config import fileConfig
+from typing import Any
+
+from alembic import context
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext, MigrationStep
+from alembic.script import ScriptDirectory
+from alembic.util import CommandError
+from sqlalchemy import Connection
+
+from vecmigrate import offline, revisions, settings
+from vecmigrate.engine import Database, locate, reading, scratch, uses_batch
+from vecmigrate.errors import AheadError, ConfigurationError, VecmigrateError
+from vecmigrate.runs import Report, Run, log
+from vecmigrate.schema import VERSION_TABLE, metadata
+
+__all__ = ["run"]
+
+_WRITERS = {"upgrade", "downgrade", "do_stamp"}
+_SWITCHES = {"allow_data_loss"}
+
+
+def run() -> None:
+    """Run the present Alembic command with the safety net.
+
+    Raises CommandError, which ``alembic`` prints without a traceback; its cause is the VecmigrateError.
+    """
+    is_command_line = getattr(context.config, "cmd_opts", None) is not None
+    if is_command_line:
+        _configure_logging(context.config)
+    try:
+        with _signals_end_the_process() if is_command_line else nullcontext():
+            _dispatch(context.config)
+    except VecmigrateError as error:
+        raise CommandError(str(error)) from error
+
+
+def _dispatch(config: Config) -> None:
+    chosen, switches = _settings(config)
+    if context.is_offline_mode():
+        offline.render(locate(chosen.database_url), config)
+        return
+    # Configured without a connection only to learn which command this is.
+    context.configure(dialect_name="sqlite")
+    options = context.get_context().opts
+    database = locate(chosen.database_url)
+    if options["fn"].__name__ in _WRITERS:
+        _write(config, database, chosen, options, allow_data_loss=switches.get("allow_data_loss") == "yes")
+    elif _needs_no_database(options):
+        with scratch() as connection:
+            _apply(connection, options["fn"], dont_mutate=True)
+    else:
+        with reading(database) as connection:
+            _apply(connection, options["fn"], dont_mutate=True)
+
+
+def _settings(config: Config) -> tuple[settings.Settings, Mapping[str, str]]:
+    """Return the settings in force and the switches of this call (``-x allow_data_loss=yes``)."""
+    given: Mapping[str, str] = context.get_x_argument(as_dictionary=True)
+    unknown = sorted(given.keys() - _SWITCHES - set(settings.NAMES))
+    if unknown:
+        raise ConfigurationError(
+            f"-x {unknown[0]} is not known. Nothing was changed.",
+            next_step=f"use one of: {', '.join(sorted(_SWITCHES | set(settings.NAMES)))}",
+        )
+    switches = {name: given[name] for name in _SWITCHES & given.keys()}
+    switches |= config.attributes.get("vecmigrate_switches", {})
+    ready = config.attributes.get("vecmigrate_settings")
+    if ready is not None:
+        return ready, switches
+    ini = config.config_file_name
+    arguments = {name: given[name] for name in given.keys() - _SWITCHES}
+    programmatic = {"database_url": config.attributes.get("database_url")}
+    return settings.resolve(programmatic | arguments, os.environ, ini=str(ini) if ini else None), switches
+
+
+def _needs_no_database(options: Mapping[str, Any]) -> bool:
+    """Tell whether the command is ``revision`` without ``--autogenerate``."""
+    revision = options.get("revision_context")
+    return revision is not None and not revision.command_args["autogenerate"]
+
+
+def _write(
+    config: Config,
+    database: Database,
+    chosen: settings.Settings,
+    options: Mapping[str, Any],
+    *,
+    allow_data_loss: bool,
+) -> None:
+    script = ScriptDirectory.from_config(config)
+    report = config.attributes.setdefault("vecmigrate_report", Report())
+    known = revisions.load(config)
+    run = Run(
+        database,
+        chosen,
+        known,
+        script=script,
+        plan=_plan(config, script, options),
+        apply=_apply,
+        report=report,
+        allow_data_loss=allow_data_loss,
+    )
+    try:
+        run.execute()
+    except AheadError as error:
+        if not error.compatible or options["fn"].__name__ != "upgrade":
+            raise
+        report.from_revision = report.to_revision = error.revision
+        report.notes.append(error.message)
+        log.warning("%s", error.message)
+
+
+def _plan(
+    config: Config, script: ScriptDirectory, options: Mapping[str, Any]
+) -> Callable[[tuple[str, ...]], Sequence[MigrationStep]]:
+    forced = config.attributes.get("vecmigrate_force")
+
+    def plan(heads: tuple[str, ...]) -> Sequence[MigrationStep]:
+        if forced is not None:
+            down = list(script._downgrade_revs(forced, heads[0]))  # noqa: SLF001
+            return down + list(script._upgrade_revs(heads[0], forced))  # noqa: SLF001
+        with scratch() as connection:
+            migration = MigrationContext.configure(connection, opts={"script": script})
+            return list(options["fn"](heads, migration))
+
+    return plan
+
+
+def _apply(connection: Connection, steps: Callable[..., Any], *, dont_mutate: bool = False) -> None:
+    context.configure(
+        connection=connection,
+        fn=steps,
+        dont_mutate=dont_mutate,
+        target_metadata=metadata,
+        version_table=VERSION_TABLE,
+        transactional_ddl=True,
+        include_name=_is_ours,
+        include_object=_is_in_models,
+        render_as_batch=uses_batch(connection.dialect.name),
+        process_revision_directives=_number_revision,
+    )
+    with context.begin_transaction():
+        context.run_migrations()
+
+
+def _is_ours(name: str | None, type_: str, _parents: Any) -> bool:
+    return type_ != "table" or name in metadata.tables
+
+
+def _is_in_models(_object: Any, _name: str | None, type_: str, reflected: bool, compare_to: Any) -> bool:  # noqa: FBT001
+    """Leave out indexes that the models do not name: a service makes some of its own on boot."""
+    return not (type_ == "index" and reflected and compare_to is None)
+
+
+def _number_revision(migration: MigrationContext, _revision: Any, directives: list[Any]) -> None:
+    """Give a new revision the next number, unless ``--rev-id`` names one."""
+    command = migration.opts["revision_context"].command_args
+    if directives and command.get("rev_id") is None:
+        newest = context.script.get_current_head()
+        directives[0].rev_id = f"{int(newest or -1) + 1:03d}" if newest else "000"
+
+
+def _configure_logging(config: Config) -> None:
+    if config.config_file_name is not None and config.file_config.has_section("loggers"):
+        fileConfig(config.config_file_name, disable_existing_loggers=False)
+
+
+@contextmanager
+def _signals_end_the_process() -> Iterator[None]:
+    """In the ``alembic`` command, roll back on SIGINT and SIGTERM too, and exit with 130 or 143."""
+    with terminable() as received:
+        try:
+            yield
+        except KeyboardInterrupt:
+            number = received[0] if received else signal.SIGINT
+            sys.stderr.write(f"Stopped by {signal.Signals(number).name}; the database is as it was.\n")
+            raise SystemExit(128 + number) from None
+
+
+@contextmanager
+def terminable() -> Iterator[list[int]]:
+    """Let SIGTERM raise KeyboardInterrupt as SIGINT does, and put the old handler back at the end.
+
+    For command lines only: a library leaves signals alone. Yields a list that gets the signal's number.
+    """
+    received: list[int] = []
+
+    def stop(number: int, _frame: object) -> None:
+        received.append(number)
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield received
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield received
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,111 @@
+"""The one family of errors, each with its exit code and the command to run next."""
+
+__all__ = [
+    "AheadError",
+    "BackupError",
+    "ConfigurationError",
+    "DatabaseUnusableError",
+    "InterruptedRunError",
+    "LockTimeoutError",
+    "NeedsPersonError",
+    "NotOursError",
+    "RestoreFailedError",
+    "RunFailedError",
+    "TargetError",
+    "VecmigrateError",
+    "WouldLoseRowsError",
+]
+
+
+class VecmigrateError(Exception):
+    """Something the user can act on.
+
+    ``message`` says what happened and what state the data is in, ``next_step`` the command to run or the
+    thing to do now, ``backup`` is the absolute path of the backup taken before, if one was. No field ever
+    holds a password or the contents of a row.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, next_step: str, backup: "str | None" = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.next_step = next_step
+        self.backup = backup
+
+    def __str__(self) -> str:
+        lines = [self.message]
+        if self.backup:
+            lines.append(f"Backup: {self.backup}")
+        lines.append(f"Next: {self.next_step}")
+        return "\n".join(lines)
+
+
+class ConfigurationError(VecmigrateError):
+    """A setting, the configuration file or the app-version map is missing or malformed."""
+
+
+class TargetError(VecmigrateError):
+    """The wanted revision or app version does not exist, or lies in the other direction."""
+
+
+class DatabaseUnusableError(VecmigrateError):
+    """The database cannot be opened: absent, damaged, not a database, or not ours to read or write."""
+
+
+class BackupError(VecmigrateError):
+    """A backup could not be made, found or verified."""
+
+
+class LockTimeoutError(VecmigrateError):
+    """Another process held the database for longer than ``lock_timeout``."""
+
+    exit_code = 4
+
+
+class RunFailedError(VecmigrateError):
+    """A revision failed; the database is as it was before the run."""
+
+    exit_code = 5
+
+
+class InterruptedRunError(VecmigrateError):
+    """A signal ended the run; the database is as it was before it."""
+
+    exit_code = 130
+
+
+class NeedsPersonError(VecmigrateError):
+    """The run stopped where going on needs somebody's decision."""
+
+    exit_code = 6
+
+
+class AheadError(NeedsPersonError):
+    """The database is at a revision of a newer version; ``compatible`` tells whether this one may use it."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        next_step: str,
+        revision: str,
+        app_version: "str | None",
+        compatible: bool,
+    ) -> None:
+        super().__init__(message, next_step=next_step)
+        self.revision = revision
+        self.app_version = app_version
+        self.compatible = compatible
+
+
+class NotOursError(NeedsPersonError):
+    """Something in the database has a name of ours and is not ours, or hangs on what would be replaced."""
+
+
+class WouldLoseRowsError(NeedsPersonError):
+    """Going to ``base`` would drop tables that hold rows."""
+
+
+class RestoreFailedError(NeedsPersonError):
+    """A restore stopped half-way; the message says where the saved state is."""

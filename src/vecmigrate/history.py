@@ -1,0 +1,202 @@
+"""The table of every attempt, its mirror as a JSON file, and the markers of runs that have begun."""
+
+import contextlib
+import json
+import os
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import Connection, delete, func, insert, inspect, select
+
+from vecmigrate.schema import HISTORY
+
+__all__ = [
+    "MIRROR_LIMIT",
+    "Attempt",
+    "Marker",
+    "add",
+    "as_row",
+    "clear",
+    "drop_run",
+    "has_history",
+    "markers",
+    "newest_id",
+    "now",
+    "read",
+    "remove",
+    "temporary_name",
+    "write_file",
+    "write_mirror",
+]
+
+MIRROR_LIMIT = 1000
+"""The mirror holds this many attempts, the newest; the table holds all."""
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One attempt at one revision, with the fields of mcp-vector-search's registry.
+
+    ``status`` is success, failed, skipped, pending, running or interrupted, ``executed_at`` ISO 8601 in
+    UTC, ``direction`` upgrade, downgrade, stamp or restore.
+    """
+
+    migration_id: str
+    revision: str | None
+    version: str | None
+    name: str
+    direction: str
+    status: str
+    message: str
+    executed_at: str
+    duration_seconds: float
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+    def entry(self) -> dict[str, Any]:
+        """Return the entry of the mirror."""
+        values = asdict(self)
+        values["metadata"] = {"revision": values.pop("revision"), "direction": values.pop("direction")} | dict(
+            self.metadata
+        )
+        return values
+
+
+def has_history(connection: Connection) -> bool:
+    return inspect(connection).has_table(HISTORY.name)
+
+
+def as_row(attempt: Attempt) -> dict[str, Any]:
+    """Return the row of the table."""
+    return asdict(attempt) | {"metadata": json.dumps(attempt.metadata)}
+
+
+def add(connection: Connection, attempts: Iterable[Attempt]) -> None:
+    """Record attempts in the caller's transaction."""
+    rows = [as_row(attempt) for attempt in attempts]
+    if rows:
+        connection.execute(insert(HISTORY), rows)
+
+
+def drop_run(connection: Connection, run_id: str) -> None:
+    """Take back that a run died: it is alive, and about to record its own end."""
+    for row in connection.execute(select(HISTORY).where(HISTORY.c.status == "interrupted")):
+        if _attempt(row._mapping).metadata.get("run_id") == run_id:  # noqa: SLF001
+            connection.execute(delete(HISTORY).where(HISTORY.c.id == row.id))
+
+
+def clear(connection: Connection) -> int:
+    """Forget every attempt, in the caller's transaction; return how many there were."""
+    return connection.execute(delete(HISTORY)).rowcount if has_history(connection) else 0
+
+
+def newest_id(connection: Connection) -> int:
+    """Return the id of the newest attempt, 0 if there is none. Read-only."""
+    if not has_history(connection):
+        return 0
+    return int(connection.execute(select(func.coalesce(func.max(HISTORY.c.id), 0))).scalar_one())
+
+
+def read(connection: Connection, *, limit: int | None = None, after: int = 0) -> list[Attempt]:
+    """Return the newest attempts, oldest first. Read-only; an absent table is an empty history."""
+    if not has_history(connection):
+        return []
+    query = select(HISTORY).where(HISTORY.c.id > after).order_by(HISTORY.c.id.desc()).limit(limit)
+    return [_attempt(row._mapping) for row in reversed(connection.execute(query).all())]  # noqa: SLF001
+
+
+def _attempt(row: Any) -> Attempt:
+    values = {name: row[name] for name in Attempt.__dataclass_fields__}
+    try:
+        metadata = json.loads(values["metadata"])
+    except (TypeError, ValueError):
+        metadata = None
+    return Attempt(**values | {"metadata": metadata if isinstance(metadata, dict) else {}})
+
+
+def write_mirror(path: str, attempts: Sequence[Attempt], *, token: str) -> None:
+    """Replace the mirror atomically, mode 0600. Raises OSError; the old file stays then."""
+    entries = [attempt.entry() for attempt in attempts[-MIRROR_LIMIT:]]
+    document = {"migrations": entries, "last_updated": now().isoformat()}
+    write_file(path, json.dumps(document, indent=2, ensure_ascii=False) + "\n", token=token)
+
+
+def write_file(path: str, text: str, *, token: str) -> None:
+    """Write a file under a temporary name, sync it, and rename it; only its owner may read it.
+
+    ``token`` is part of the temporary name, so that whoever finds it knows whose it was.
+    """
+    path = os.path.realpath(path)
+    temporary = temporary_name(path, token)
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o600)
+        os.replace(temporary, path)
+    except BaseException:
+        remove(temporary)
+        raise
+
+
+def temporary_name(path: str, token: str) -> str:
+    folder, name = os.path.split(os.path.realpath(path))
+    return os.path.join(folder, f".{name}.{token}.tmp")
+
+
+def remove(path: str) -> None:
+    """Remove a file that may be gone already."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+
+
+@dataclass(frozen=True)
+class Marker:
+    """A run that has begun on an SQLite file: written under the write lock, removed after the commit.
+
+    The name of its file holds the run's id, so that a run removes only its own.
+    """
+
+    run_id: str
+    database_id: str
+    started_at: str
+    direction: str
+    steps: list[dict[str, Any]]
+    backup: str | None
+
+    def write(self, database: str) -> None:
+        write_file(_marker_path(database, self.run_id), json.dumps(asdict(self)), token=self.run_id)
+
+    def remove(self, database: str) -> None:
+        remove(_marker_path(database, self.run_id))
+        remove(temporary_name(_marker_path(database, self.run_id), self.run_id))
+
+
+def _marker_path(database: str, run_id: str) -> str:
+    return f"{database}.run-{run_id}.json"
+
+
+def markers(database: str) -> list[Marker]:
+    """Return the markers beside a database, half-written ones too, oldest first. Read-only."""
+    folder, name = os.path.split(database)
+    pattern = re.compile(rf"\.?{re.escape(name)}\.run-([0-9a-f]{{32}})\.json(\.\1\.tmp)?")
+    runs = {match[1] for entry in os.listdir(folder) if (match := pattern.fullmatch(entry))}
+    return sorted((_marker(database, run_id) for run_id in runs), key=lambda marker: marker.started_at)
+
+
+def _marker(database: str, run_id: str) -> Marker:
+    try:
+        with open(_marker_path(database, run_id), encoding="utf-8") as file:
+            marker = Marker(**json.load(file))
+    except (OSError, ValueError, TypeError):
+        # One that was being written when its process died: nothing had been changed by then.
+        return Marker(run_id=run_id, database_id="", started_at="", direction="upgrade", steps=[], backup=None)
+    return replace(marker, run_id=run_id)

@@ -1,0 +1,124 @@
+"""Locks and the transaction of a run: the write lock, the wait for it, and the guard over its end."""
+
+import sqlite3
+import time
+from typing import Any, Self
+
+from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
+
+from vecmigrate.errors import LockTimeoutError
+
+__all__ = [
+    "WatchedTransaction",
+    "commit_sqlite",
+    "is_busy",
+    "is_interrupted",
+    "lock_postgresql",
+    "lock_sqlite",
+    "lock_timed_out",
+    "sqlite_code",
+]
+
+_ADVISORY_LOCK = 0x7665636D  # "vecm"
+_POLL_SECONDS = 0.02
+
+
+def lock_sqlite(name: str, connection: Connection, timeout: float) -> None:
+    _retry_while_busy(connection, "BEGIN IMMEDIATE", timeout, name)
+
+
+def commit_sqlite(connection: Connection, timeout: float) -> None:
+    """Commit here, because a reader can make a commit in rollback-journal mode busy for a while."""
+    driver = connection.connection.driver_connection
+    if driver is not None and driver.in_transaction:
+        _retry_while_busy(connection, "COMMIT", timeout, None)
+
+
+def _retry_while_busy(connection: Connection, statement: str, timeout: float, name: str | None) -> None:
+    # The wait is ours and not SQLite's, so that a signal ends it at once.
+    driver: Any = connection.connection.driver_connection
+    deadline = time.monotonic() + timeout
+    while True:
+        try:
+            driver.execute(statement)
+        except sqlite3.OperationalError as error:
+            if not is_busy(error):
+                raise
+            if time.monotonic() >= deadline:
+                raise lock_timed_out(name, timeout) from error
+            time.sleep(_POLL_SECONDS)
+        else:
+            return
+
+
+def lock_postgresql(name: str, connection: Connection, timeout: float) -> None:
+    deadline = time.monotonic() + timeout
+    while not connection.exec_driver_sql(f"SELECT pg_try_advisory_xact_lock({_ADVISORY_LOCK})").scalar():
+        if time.monotonic() >= deadline:
+            raise lock_timed_out(name, timeout)
+        time.sleep(_POLL_SECONDS)
+
+
+def lock_timed_out(name: str | None, timeout: float | None) -> LockTimeoutError:
+    waited = f" after {timeout:g} seconds of waiting" if timeout is not None else ""
+    shown = f" {name}" if name else ""
+    return LockTimeoutError(
+        f"The database{shown} is still locked by another process{waited}. Nothing was changed.",
+        next_step="run the same command again when the other process is done, or wait longer: "
+        "VECMIGRATE_LOCK_TIMEOUT=SECONDS",
+    )
+
+
+def is_busy(error: BaseException) -> bool:
+    """Tell whether an error of SQLite, wrapped or not, means that somebody else holds a lock."""
+    return sqlite_code(error).startswith(("SQLITE_BUSY", "SQLITE_LOCKED"))
+
+
+def is_interrupted(error: BaseException) -> bool:
+    """Tell whether a statement ended because a signal arrived: only our progress handler interrupts."""
+    return sqlite_code(error).startswith("SQLITE_INTERRUPT")
+
+
+def sqlite_code(error: BaseException) -> str:
+    cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+    return str(getattr(cause, "sqlite_errorname", "") or "")
+
+
+class WatchedTransaction:
+    """Guard a transaction while revision scripts run in it.
+
+    On SQLite a script cannot end or begin one: the attempt fails, and ``was_touched`` tells of it.
+    ``is_open`` tells whether it is still the same transaction (SQLite ends one by itself when a disk is
+    full).
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._driver: Any = connection.connection.driver_connection
+        self._is_sqlite = connection.dialect.name == "sqlite"
+        self.was_touched = False
+        self._id = None if self._is_sqlite else self._transaction_id()
+
+    def __enter__(self) -> Self:
+        if self._is_sqlite:
+            self._driver.set_authorizer(self._authorize)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._is_sqlite:
+            self._driver.set_authorizer(None)
+
+    def _authorize(self, action: int, *_: object) -> int:
+        if action == sqlite3.SQLITE_TRANSACTION:
+            self.was_touched = True
+            return sqlite3.SQLITE_DENY
+        return sqlite3.SQLITE_OK
+
+    def _transaction_id(self) -> object:
+        return self._connection.exec_driver_sql("SELECT pg_current_xact_id()::text").scalar()
+
+    def is_open(self) -> bool:
+        if self._is_sqlite:
+            return bool(self._driver.in_transaction) and not self.was_touched
+        return self._id == self._transaction_id()

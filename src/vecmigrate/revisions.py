@@ -1,0 +1,136 @@
+"""The revision scripts: where they are, in which order, and what a target means."""
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from alembic.config import Config
+from alembic.script import Script, ScriptDirectory
+from alembic.util import CommandError
+
+from vecmigrate import app_versions
+from vecmigrate.errors import ConfigurationError, TargetError
+
+__all__ = ["Revision", "Revisions", "load", "script_location"]
+
+_HERE = os.path.dirname(os.path.abspath(__file__))
+_NUMBER = re.compile(r"\d+")
+_RELATIVE = re.compile(r"[+-]\d+")
+
+
+def script_location() -> str:
+    """Return the folder of ``env.py``: inside the installed package, or at the root of a checkout."""
+    installed = os.path.join(_HERE, "scripts")
+    return installed if os.path.isdir(installed) else os.path.join(os.path.dirname(os.path.dirname(_HERE)), "alembic")
+
+
+@dataclass(frozen=True)
+class Revision:
+    """A revision script. ``app_version`` and ``compatible_from`` are None where the map names none."""
+
+    id: str
+    name: str
+    app_version: str | None
+    compatible_from: str | None
+
+    @property
+    def migration_id(self) -> str:
+        """The id in the history, as in mcp-vector-search: ``1.2.2_codexembed_upgrade``."""
+        return f"{self.app_version or self.id}_{self.name}"
+
+
+@dataclass(frozen=True)
+class Revisions:
+    """All revisions, base to head, with the app-version map."""
+
+    ordered: tuple[Revision, ...]
+    versions: app_versions.AppVersionMap
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        return tuple(revision.id for revision in self.ordered)
+
+    @property
+    def head(self) -> str:
+        return self.ordered[-1].id
+
+    def get(self, revision: str | None) -> Revision | None:
+        return next((each for each in self.ordered if each.id == revision), None)
+
+    def app_version(self, revision: str | None) -> str | None:
+        """Return the app version of a revision: its own, else that of the nearest one below."""
+        index = self.position(revision)
+        known = [each.app_version for each in self.ordered[: index + 1] if each.app_version]
+        return known[-1] if known else None
+
+    def position(self, revision: str | None) -> int:
+        """Return the place in the line, -1 for base."""
+        return -1 if revision is None else self.ids.index(revision)
+
+    def resolve(self, target: str, *, current: str | None) -> tuple[str | None, str | None]:
+        """Return the revision a target means (None for base), and a note for the user or None.
+
+        A target is ``head``, ``base``, a revision number, ``+N`` or ``-N`` from ``current``, or an app
+        version. Raises TargetError.
+        """
+        if target in {"head", "heads"}:
+            return self.head, None
+        if target == "base":
+            return None, None
+        if _RELATIVE.fullmatch(target):
+            return self._relative(target, current), None
+        if _NUMBER.fullmatch(target):
+            return self._number(target), None
+        entry, note = self.versions.resolve(target)
+        return entry.revision, note
+
+    def _relative(self, target: str, current: str | None) -> str | None:
+        position = self.position(current) + int(target)
+        if not -1 <= position < len(self.ordered):
+            raise TargetError(
+                f"{target} from {current or 'base'} is beyond {'head' if position > 0 else 'base'}. "
+                "Nothing was changed.",
+                next_step="vecmigrate list",
+            )
+        return None if position < 0 else self.ordered[position].id
+
+    def _number(self, target: str) -> str:
+        matches = [each for each in self.ids if each.isdigit() and int(each) == int(target)]
+        if not matches:
+            raise TargetError(
+                f"There is no revision {target}; the newest is {self.head}. Nothing was changed.",
+                next_step="vecmigrate list",
+            )
+        return matches[0]
+
+
+def load(config: Config) -> Revisions:
+    """Read all revision scripts of a configuration. Raises ConfigurationError for several heads."""
+    script = ScriptDirectory.from_config(config)
+    try:
+        scripts = list(script.walk_revisions())[::-1]
+    except CommandError as error:
+        raise _malformed(str(error)) from error
+    if len(script.get_heads()) != 1:
+        raise _malformed(f"there are {len(script.get_heads())} heads: {', '.join(script.get_heads())}")
+    versions = app_versions.load(revisions=[each.revision for each in scripts])
+    by_revision: Mapping[str, app_versions.AppVersion] = {each.revision: each for each in versions.entries}
+    return Revisions(tuple(_revision(each, by_revision.get(each.revision)) for each in scripts), versions)
+
+
+def _revision(script: Script, version: app_versions.AppVersion | None) -> Revision:
+    stem = os.path.splitext(os.path.basename(script.path))[0]
+    return Revision(
+        id=script.revision,
+        name=stem.removeprefix(f"{script.revision}_"),
+        app_version=str(version.version) if version else None,
+        compatible_from=str(version.compatible_from) if version else None,
+    )
+
+
+def _malformed(why: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"The revision scripts in {script_location()} cannot be used: {why}. Nothing was changed.",
+        next_step="correct the revision scripts; each names the one before it in down_revision",
+    )

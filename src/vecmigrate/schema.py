@@ -1,0 +1,167 @@
+"""The tables at head, for services and for autogenerate, and the tables of the tool itself."""
+
+from sqlalchemy import (
+    CheckConstraint,
+    Column,
+    Float,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    PrimaryKeyConstraint,
+    Table,
+    Text,
+    text,
+)
+
+__all__ = [
+    "ADOPTED",
+    "HISTORY",
+    "META",
+    "OURS",
+    "PRESERVED",
+    "VERSION_TABLE",
+    "include_name",
+    "metadata",
+    "tool_metadata",
+]
+
+VERSION_TABLE = "vecmigrate_version"
+
+metadata = MetaData()
+tool_metadata = MetaData()
+
+
+def _partial(name: str, *columns: str, where: str) -> Index:
+    condition = text(f"{where} IS NOT NULL")
+    return Index(name, *columns, sqlite_where=condition, postgresql_where=condition)
+
+
+Table(
+    "vector_stores",
+    metadata,
+    Column("vector_store_id", Text, primary_key=True),
+    Column("name", Text),
+    Column("session_id", Text),
+    Column("provider", Text, nullable=False),
+    Column("provider_metadata", Text),
+    Column("is_protected", Integer, nullable=False, server_default=text("0")),
+    Column("is_active", Integer, nullable=False, server_default=text("1")),
+    Column("created_at", Integer, nullable=False),
+    Column("expires_at", Integer),
+    Column("updated_at", Integer, nullable=False),
+    Column("document_count", Integer, server_default=text("0")),
+    Column("rollover_from", Text),
+    CheckConstraint("(name IS NULL) <> (session_id IS NULL)", name="ck_vector_stores_name_or_session"),
+    Index("uq_vector_stores_name", "name", unique=True),
+    Index("uq_vector_stores_session_id", "session_id", unique=True),
+    Index("idx_vector_stores_updated", "updated_at"),
+    _partial("idx_vs_expires_at", "expires_at", where="expires_at"),
+    _partial("idx_vs_active_named", "name", "is_active", where="name"),
+    _partial("idx_vs_rollover", "rollover_from", where="rollover_from"),
+)
+
+Table(
+    "vector_store_chunks",
+    metadata,
+    Column("chunk_id", Text, primary_key=True),
+    Column("vector_store_id", Text),
+    Column("file_path", Text, nullable=False),
+    Column("start_line", Integer),
+    Column("end_line", Integer),
+    Column("content", Text, nullable=False),
+)
+
+Table(
+    "embedding_models",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("dimensions", Integer, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("activated_at", Integer),
+    CheckConstraint("dimensions > 0", name="ck_embedding_models_dimensions"),
+    CheckConstraint("state IN ('active', 'building', 'retired')", name="ck_embedding_models_state"),
+    Index(
+        "uq_embedding_models_active",
+        "state",
+        unique=True,
+        sqlite_where=text("state = 'active'"),
+        postgresql_where=text("state = 'active'"),
+    ),
+    Index(
+        "uq_embedding_models_building",
+        "state",
+        unique=True,
+        sqlite_where=text("state = 'building'"),
+        postgresql_where=text("state = 'building'"),
+    ),
+)
+
+Table(
+    "vector_store_embeddings",
+    metadata,
+    Column("model", Text, nullable=False),
+    Column("chunk_id", Text, nullable=False),
+    Column("vector", LargeBinary, nullable=False),
+    PrimaryKeyConstraint("model", "chunk_id"),
+)
+
+META = Table(
+    "vecmigrate_meta",
+    tool_metadata,
+    Column("key", Text, primary_key=True),
+    Column("value", Text, nullable=False),
+)
+
+HISTORY = Table(
+    "vecmigrate_history",
+    tool_metadata,
+    Column("id", Integer, primary_key=True),
+    Column("migration_id", Text, nullable=False),
+    Column("revision", Text),
+    Column("version", Text),
+    Column("name", Text, nullable=False),
+    Column("direction", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("message", Text, nullable=False),
+    Column("executed_at", Text, nullable=False),
+    Column("duration_seconds", Float, nullable=False),
+    Column("metadata", Text, nullable=False),
+)
+
+PRESERVED = Table(
+    "vecmigrate_preserved",
+    tool_metadata,
+    Column("id", Integer, primary_key=True),
+    Column("revision", Text, nullable=False),
+    Column("direction", Text, nullable=False),
+    Column("source_table", Text, nullable=False),
+    Column("row", Text, nullable=False),
+    Column("landed", Integer, nullable=False),
+    Column("target_key", Text),
+    Column("converted", Text),
+    Column("reason", Text, nullable=False),
+    Column("preserved_at", Text, nullable=False),
+    CheckConstraint("landed IN (0, 1)", name="ck_vecmigrate_preserved_landed"),
+    Index("idx_vecmigrate_preserved_target", "revision", "direction", "target_key"),
+)
+
+ADOPTED = Table(
+    "vecmigrate_adopted",
+    tool_metadata,
+    Column("type", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("table_name", Text, nullable=False),
+    Column("sql", Text, nullable=False),
+    PrimaryKeyConstraint("type", "name"),
+)
+
+OURS = frozenset(metadata.tables) | frozenset(tool_metadata.tables) | {VERSION_TABLE}
+
+
+def include_name(name: str | None, type_: str, _parent_names: object) -> bool:
+    """Return False for tables of vecmigrate: pass it to ``context.configure`` in the service's own ``env.py``.
+
+    With it, the service's ``alembic check`` and ``revision --autogenerate`` neither see nor drop our tables.
+    """
+    return type_ != "table" or name not in OURS

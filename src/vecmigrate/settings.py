@@ -1,0 +1,145 @@
+"""Settings: from arguments, then ``VECMIGRATE_*``, then ``[vecmigrate]`` in ``alembic.ini``, then defaults."""
+
+import configparser
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import URL
+
+from vecmigrate.errors import ConfigurationError
+
+__all__ = ["NAMES", "SECTION", "Settings", "read_ini", "resolve"]
+
+SECTION = "vecmigrate"
+_BACKUP_CHOICES = ("auto", "always", "never")
+NAMES = ("database_url", "backup", "backup_dir", "keep_backups", "lock_timeout", "history_file")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a run needs to know.
+
+    ``lock_timeout`` is in seconds, ``keep_backups`` a number of backups of one database. ``ini`` is the
+    path of the ``alembic.ini`` in use, if any, and ``is_default_database`` tells that the database is
+    the one this file names.
+    """
+
+    database_url: str | URL
+    backup: str = "auto"
+    backup_dir: str | None = None
+    keep_backups: int = 10
+    lock_timeout: float = 60.0
+    history_file: str | None = None
+    ini: str | None = None
+    is_default_database: bool = False
+
+    def backup_folder(self, database: str) -> str:
+        """Return where the backups of an SQLite file go: the set folder, else ``backups`` beside it.
+
+        The default database of an ``alembic.ini`` has its backups beside that file.
+        """
+        beside = self.ini if self.ini and self.is_default_database else database
+        return self.backup_dir or os.path.join(os.path.dirname(os.path.abspath(beside)), "backups")
+
+    def mirror(self, database: str) -> str:
+        """Return the path of the JSON mirror of an SQLite file's history."""
+        return self.history_file or f"{os.path.splitext(database)[0]}.migrations.json"
+
+
+def read_ini(path: str) -> dict[str, str] | None:
+    """Return the ``[vecmigrate]`` section of an ini file, or None if it has none. Read-only.
+
+    Raises ConfigurationError for a file that cannot be read or is no ini file. ``sqlalchemy.url`` of
+    the ``[alembic]`` section stands in for ``database_url``.
+    """
+    parser = configparser.ConfigParser({"here": os.path.dirname(os.path.abspath(path)).replace("%", "%%")})
+    try:
+        with open(path, encoding="utf-8") as file:
+            parser.read_file(file)
+        if not parser.has_section(SECTION):
+            return None
+        values = {name: parser.get(SECTION, name) for name in parser.options(SECTION) if name != "here"}
+        if "database_url" not in values and parser.has_option("alembic", "sqlalchemy.url"):
+            values["database_url"] = parser.get("alembic", "sqlalchemy.url")
+    except (OSError, UnicodeDecodeError, configparser.Error) as error:
+        # The text of a configparser error may quote a line that holds a password.
+        why = error.strerror if isinstance(error, OSError) else f"{type(error).__name__}, not a valid ini file"
+        raise ConfigurationError(
+            f"The configuration file {path} cannot be used: {why}. Nothing was changed.",
+            next_step=f"correct {path}; a literal % in it is written %%",
+        ) from None
+    unknown = sorted(values.keys() - set(NAMES))
+    if unknown:
+        raise ConfigurationError(
+            f"[{SECTION}] in {path} has settings that do not exist: {', '.join(unknown)}. Nothing was changed.",
+            next_step=f"correct {path}; the settings are {', '.join(NAMES)}",
+        )
+    return values
+
+
+def resolve(arguments: Mapping[str, Any], environ: Mapping[str, str], *, ini: str | None = None) -> Settings:
+    """Return the settings in force. Read-only.
+
+    ``arguments`` are settings given by the caller; a value of None counts as not given. Raises
+    ConfigurationError, naming the source, for a value that is not one, and when no database is named.
+    """
+    from_ini = (read_ini(ini) or {}) if ini else {}
+    sources: tuple[tuple[str, Mapping[str, Any]], ...] = (
+        ("the argument", arguments),
+        (
+            "the environment variable VECMIGRATE_",
+            {
+                name: environ[f"VECMIGRATE_{name.upper()}"]
+                for name in NAMES
+                if environ.get(f"VECMIGRATE_{name.upper()}")
+            },
+        ),
+        (f"[{SECTION}] in {ini}:", from_ini),
+    )
+    values: dict[str, Any] = {}
+    for name in NAMES:
+        for source, given in sources:
+            if given.get(name) is not None:
+                values[name] = _checked(name, given[name], source)
+                break
+    if not values.get("database_url"):
+        raise ConfigurationError(
+            "No database is configured. Nothing was changed.",
+            next_step="name it: vecmigrate --db-path FILE status (or --database-url URL, or VECMIGRATE_DATABASE_URL)",
+        )
+    default_url = from_ini.get("database_url")
+    return Settings(
+        **values, ini=ini, is_default_database=default_url is not None and values["database_url"] == default_url
+    )
+
+
+def _checked(name: str, value: Any, source: str) -> Any:
+    shown = f"{source}{name.upper()}" if source.endswith("_") else f"{source} {name}"
+    if name == "backup" and value not in _BACKUP_CHOICES:
+        raise _invalid(shown, value, f"one of {', '.join(_BACKUP_CHOICES)}")
+    if name == "keep_backups":
+        return _number(int, value, shown, minimum=1)
+    if name == "lock_timeout":
+        return _number(float, value, shown, minimum=0)
+    if name in {"backup_dir", "history_file"}:
+        return os.path.abspath(os.path.expanduser(os.fspath(value)))
+    return value
+
+
+def _number(kind: type[int] | type[float], value: Any, shown: str, *, minimum: int) -> Any:
+    try:
+        number = kind(value)
+    except (TypeError, ValueError):
+        raise _invalid(shown, value, "a number") from None
+    if not minimum <= number < float("inf"):
+        raise _invalid(shown, value, f"a number not below {minimum}")
+    return number
+
+
+def _invalid(shown: str, value: Any, wanted: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"{shown} is {str(value)!r}, and must be {wanted}. Nothing was changed.",
+        next_step="correct that setting and run the same command again",
+    )
