@@ -1,0 +1,57 @@
+"""Migrations for services that keep vector stores; see the README.
+
+Importing this package is light: SQLAlchemy and Alembic are imported when something needs them.
+"""
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from vecmigrate.api import (
+        alembic_config,
+        backup,
+        ensure_current,
+        restore,
+        rollback,
+        status,
+        upgrade,
+    )
+    from vecmigrate.errors import VecmigrateError
+    from vecmigrate.schema import include_name, metadata
+
+__all__ = [
+    "VecmigrateError",
+    "__version__",
+    "alembic_config",
+    "backup",
+    "ensure_current",
+    "include_name",
+    "metadata",
+    "restore",
+    "rollback",
+    "status",
+    "upgrade",
+]
+
+_HOMES = {
+    "VecmigrateError": "vecmigrate.errors",
+    "include_name": "vecmigrate.schema",
+    "metadata": "vecmigrate.schema",
+    **dict.fromkeys(
+        ("alembic_config", "backup", "ensure_current", "restore", "rollback", "status", "upgrade"), "vecmigrate.api"
+    ),
+}
+
+
+def __getattr__(name: str) -> object:
+    if name == "__version__":
+        from importlib.metadata import version  # noqa: PLC0415 - lightness is a promise
+
+        return version("vecmigrate")
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module  # noqa: PLC0415 - the same
+
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,74 @@
+"""The functions a service calls, with the names of the commands."""
+
+import os
+from typing import Any
+
+from alembic.config import Config
+from sqlalchemy import URL
+
+from vecmigrate import migrator, settings
+from vecmigrate.manifests import Backup
+from vecmigrate.migrator import Migrator, Status
+from vecmigrate.runs import Report
+
+__all__ = ["alembic_config", "backup", "ensure_current", "restore", "rollback", "status", "upgrade"]
+
+
+def _migrator(url: str | URL | None, **arguments: Any) -> Migrator:
+    return Migrator(settings.resolve({"database_url": url} | arguments, os.environ))
+
+
+def alembic_config(url: str | URL | None = None) -> Config:
+    """Return a configuration for ``alembic.command.upgrade(config, "head")``.
+
+    Works from a wheel and from any folder. Without ``url``, ``VECMIGRATE_DATABASE_URL`` names the
+    database. Not for several threads at once: Alembic keeps its context in a module global.
+    """
+    return migrator.alembic_config(settings.resolve({"database_url": url}, os.environ))
+
+
+def status(url: str | URL | None = None, *, app_version: str | None = None) -> Status:
+    """Return what is known of a database. Read-only; an absent database is reported, not created."""
+    return _migrator(url).status(app_version=app_version)
+
+
+def upgrade(
+    url: str | URL | None = None,
+    target: str = "head",
+    *,
+    version: str | None = None,
+    force: bool = False,
+    backup: str | None = None,
+    lock_timeout: float | None = None,
+) -> Report:
+    """Upgrade a database, behind the safety net. Raises VecmigrateError."""
+    return _migrator(url, backup=backup, lock_timeout=lock_timeout).upgrade(target, version=version, force=force)
+
+
+def rollback(
+    url: str | URL | None = None,
+    *,
+    to_version: str,
+    allow_data_loss: bool = False,
+    backup: str | None = None,
+    lock_timeout: float | None = None,
+) -> Report:
+    """Downgrade a database, behind the safety net. Raises VecmigrateError."""
+    chosen = _migrator(url, backup=backup, lock_timeout=lock_timeout)
+    return chosen.rollback(to_version, allow_data_loss=allow_data_loss)
+
+
+def backup(url: str | URL | None = None, *, lock_timeout: float | None = None) -> Backup:
+    """Back up an SQLite database, under its write lock. Raises VecmigrateError."""
+    return _migrator(url, lock_timeout=lock_timeout).create_backup()
+
+
+def restore(url: str | URL | None = None, *, name: str, lock_timeout: float | None = None) -> Report:
+    """Put a verified backup in place of the present state, which is saved first. Raises VecmigrateError."""
+    chosen = _migrator(url, lock_timeout=lock_timeout)
+    return chosen.restore(chosen.find_backup(name))
+
+
+def ensure_current(url: str | URL | None = None, *, lock_timeout: float = 30.0) -> Report:
+    """Upgrade a database to head if it is not there. Raises VecmigrateError."""
+    return _migrator(url, lock_timeout=lock_timeout).upgrade()
