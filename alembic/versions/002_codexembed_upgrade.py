@@ -21,6 +21,7 @@ depends_on = None
 
 MODEL = "Salesforce/SFR-Embedding-Code-400M_R"
 DIMENSIONS = 768
+ACTIVATED_KEY = "002_activated_at"
 
 models = sa.table(
     "embedding_models",
@@ -31,6 +32,7 @@ models = sa.table(
 )
 chunks = sa.table("vector_store_chunks", sa.column("chunk_id", sa.Text))
 embeddings = sa.table("vector_store_embeddings", sa.column("model", sa.Text), sa.column("chunk_id", sa.Text))
+meta = sa.table("vecmigrate_meta", sa.column("key", sa.Text), sa.column("value", sa.Text))
 preserved = sa.table(
     "vecmigrate_preserved",
     *(sa.column(name, sa.Text) for name in ("revision", "direction", "source_table", "row")),
@@ -45,13 +47,12 @@ def upgrade() -> None:
         _upgrade_offline()
         return
     bind = op.get_bind()
-    kept = _take_back(bind, "downgrade").get(MODEL)
     is_complete = not bind.scalar(_chunks_without_vector())
     makes_way = ["active", "building"] if is_complete else ["building"]
     retiring = bind.execute(sa.select(models).where(models.c.state.in_(makes_way), models.c.name != MODEL))
     for row in retiring.mappings().all():
-        _change_state(bind, dict(row), "retired", f"made way for {MODEL}")
-    row = _model(bind) or kept or {"name": MODEL, "dimensions": DIMENSIONS, "activated_at": None}
+        _retire(bind, dict(row))
+    row = _model(bind) or {"name": MODEL, "dimensions": DIMENSIONS, "activated_at": _take_back_activation(bind)}
     row["state"] = "active" if is_complete else "building"
     if is_complete and row["activated_at"] is None:
         row["activated_at"] = int(time.time())
@@ -65,27 +66,30 @@ def downgrade() -> None:
         return
     bind = op.get_bind()
     present = _model(bind)
-    if present is not None:
-        bind.execute(models.delete().where(models.c.name == MODEL))
-        _preserve(bind, "downgrade", present, landed=0, reason="the model of revision 002")
-    was_active = bind.scalar(sa.select(models.c.name).where(models.c.state == "active"))
-    for name, row in _take_back(bind, "upgrade").items():
-        if not (row["state"] == "active" and was_active):
-            retired = sa.and_(models.c.name == name, models.c.state == "retired")
-            bind.execute(models.update().where(retired).values(state=row["state"]))
+    bind.execute(models.delete().where(models.c.name == MODEL))
+    for row in _take_back_retired(bind):
+        if bind.scalar(sa.select(models.c.name).where(models.c.state == row["state"])) is None:
+            still_retired = sa.and_(models.c.name == row["name"], models.c.state == "retired")
+            bind.execute(models.update().where(still_retired).values(state=row["state"]))
     _ensure_active(bind)
-    if present is not None and bind.scalar(sa.select(embeddings.c.model).where(embeddings.c.model == MODEL).limit(1)):
+    if present is None:
+        return
+    if bind.scalar(sa.select(embeddings.c.model).where(embeddings.c.model == MODEL).limit(1)):
         bind.execute(models.insert().values(**{**present, "state": "retired"}))
+    elif present["activated_at"] is not None:
+        bind.execute(meta.insert().values(key=ACTIVATED_KEY, value=str(present["activated_at"])))
+
+
+def _newest_retired() -> sa.Select[tuple[str]]:
+    newest_first = sa.func.coalesce(models.c.activated_at, 0).desc()
+    return sa.select(models.c.name).where(models.c.state == "retired").order_by(newest_first, models.c.name).limit(1)
 
 
 def _ensure_active(bind: sa.Connection) -> None:
-    """Bring the model back that was active before, where it was retired after the upgrade."""
-    if bind.scalar(sa.select(models.c.name).where(models.c.state == "active")) is not None:
-        return
-    newest_first = sa.func.coalesce(models.c.activated_at, 0).desc()
-    retired = sa.select(models.c.name).where(models.c.state == "retired").order_by(newest_first, models.c.name)
-    name = bind.scalar(retired.limit(1))
-    bind.execute(models.update().where(models.c.name == name).values(state="active"))
+    """Bring the model back that was active before: the one retired last."""
+    if bind.scalar(sa.select(models.c.name).where(models.c.state == "active")) is None:
+        name = bind.scalar(_newest_retired())
+        bind.execute(models.update().where(models.c.name == name).values(state="active"))
 
 
 def _model(bind: sa.Connection) -> dict[str, object] | None:
@@ -99,41 +103,38 @@ def _chunks_without_vector() -> sa.Select[tuple[object]]:
     return sa.select(sa.literal(1)).select_from(chunks).where(~has_vector).limit(1)
 
 
-def _change_state(bind: sa.Connection, row: dict[str, object], state: str, reason: str) -> None:
-    bind.execute(models.update().where(models.c.name == row["name"]).values(state=state))
-    _preserve(bind, "upgrade", row, landed=1, reason=reason, converted={**row, "state": state})
-
-
-def _preserve(
-    bind: sa.Connection,
-    direction: str,
-    row: dict[str, object],
-    *,
-    landed: int,
-    reason: str,
-    converted: dict[str, object] | None = None,
-) -> None:
+def _retire(bind: sa.Connection, row: dict[str, object]) -> None:
+    """Retire a model, and keep a record where the downgrade could not tell its state from what is there."""
+    bind.execute(models.update().where(models.c.name == row["name"]).values(state="retired"))
+    if row["state"] == "active" and bind.scalar(_newest_retired()) == row["name"]:
+        return
     bind.execute(
         preserved.insert().values(
             revision=revision,
-            direction=direction,
+            direction="upgrade",
             source_table="embedding_models",
             row=json.dumps(row),
-            landed=landed,
-            target_key=row["name"] if landed else None,
-            converted=json.dumps(converted) if converted else None,
-            reason=reason,
+            landed=1,
+            target_key=row["name"],
+            converted=json.dumps({**row, "state": "retired"}),
+            reason=f"state: made way for {MODEL}",
             preserved_at=datetime.now(UTC).isoformat(),
         )
     )
 
 
-def _take_back(bind: sa.Connection, direction: str) -> dict[str, dict[str, object]]:
-    """Return the rows kept by the other direction, by name, and forget them."""
-    ours = sa.and_(preserved.c.revision == revision, preserved.c.direction == direction)
+def _take_back_retired(bind: sa.Connection) -> list[dict[str, object]]:
+    ours = sa.and_(preserved.c.revision == revision, preserved.c.direction == "upgrade")
     rows = [json.loads(text) for text in bind.scalars(sa.select(preserved.c.row).where(ours))]
     bind.execute(preserved.delete().where(ours))
-    return {row["name"]: row for row in rows}
+    return rows
+
+
+def _take_back_activation(bind: sa.Connection) -> int | None:
+    """Return when the new model was activated before a downgrade took its row away, and forget it."""
+    kept = bind.scalar(sa.select(meta.c.value).where(meta.c.key == ACTIVATED_KEY))
+    bind.execute(meta.delete().where(meta.c.key == ACTIVATED_KEY))
+    return int(kept) if kept else None
 
 
 def _upgrade_offline() -> None:

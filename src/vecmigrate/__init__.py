@@ -8,16 +8,17 @@ if TYPE_CHECKING:
     from vecmigrate.api import (
         alembic_config,
         backup,
-        ensure_current,
         restore,
         rollback,
         status,
         upgrade,
     )
+    from vecmigrate.boot import BootReport, ensure_current
     from vecmigrate.errors import VecmigrateError
     from vecmigrate.schema import include_name, metadata
 
 __all__ = [
+    "BootReport",
     "VecmigrateError",
     "__version__",
     "alembic_config",
@@ -32,12 +33,12 @@ __all__ = [
 ]
 
 _HOMES = {
+    "BootReport": "vecmigrate.boot",
     "VecmigrateError": "vecmigrate.errors",
+    "ensure_current": "vecmigrate.boot",
     "include_name": "vecmigrate.schema",
     "metadata": "vecmigrate.schema",
-    **dict.fromkeys(
-        ("alembic_config", "backup", "ensure_current", "restore", "rollback", "status", "upgrade"), "vecmigrate.api"
-    ),
+    **dict.fromkeys(("alembic_config", "backup", "restore", "rollback", "status", "upgrade"), "vecmigrate.api"),
 }
 
 

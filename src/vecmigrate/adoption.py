@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from sqlalchemy import Connection, delete, insert, inspect, select
 
-from vecmigrate.engine import Object, column_names, objects
+from vecmigrate.catalog import Object, column_names, objects
 from vecmigrate.errors import NotOursError
 from vecmigrate.schema import ADOPTED, VERSION_TABLE, metadata, tool_metadata
 
@@ -163,16 +163,26 @@ def _shapes(wanted: Connection, name: str) -> tuple[frozenset[str], ...]:
 def rows_dropped_at_base(connection: Connection) -> dict[str, int]:
     """Return the tables that base would drop although they hold rows, with their counts. Read-only.
 
-    The model that revision 000 puts in by itself is not the user's.
+    Exact at revision 000; above it a run asks again when it gets there.
     """
     kept, present = adopted_tables(connection), set(inspect(connection).get_table_names())
     counts = {}
     for name in sorted((_BASELINE.keys() & present) - kept):
-        where = f" WHERE name NOT IN ({_OUR_MODELS})" if name == "embedding_models" else ""
+        where = _user_rows(connection, name)
         count = connection.exec_driver_sql(f"SELECT count(*) FROM {name}{where}").scalar_one()
         if count:
             counts[name] = int(count)
     return counts
+
+
+def _user_rows(connection: Connection, table: str) -> str:
+    """Return the condition that leaves out rows which are not the user's, or go elsewhere on the way down."""
+    if table == "embedding_models":
+        return f" WHERE name NOT IN ({_OUR_MODELS})"
+    if table == "vector_stores" and "name" in column_names(connection, table):
+        # Named stores go back to the table stores, or are set aside.
+        return " WHERE session_id IS NOT NULL"
+    return ""
 
 
 def forget(connection: Connection) -> None:

@@ -4,21 +4,21 @@ import os
 from typing import Any
 
 from alembic.config import Config
-from sqlalchemy import URL
+from sqlalchemy import URL, Engine
 
 from vecmigrate import migrator, settings
+from vecmigrate.journal import Report
 from vecmigrate.manifests import Backup
 from vecmigrate.migrator import Migrator, Status
-from vecmigrate.runs import Report
 
-__all__ = ["alembic_config", "backup", "ensure_current", "restore", "rollback", "status", "upgrade"]
+__all__ = ["alembic_config", "backup", "restore", "rollback", "status", "upgrade"]
 
 
-def _migrator(url: str | URL | None, **arguments: Any) -> Migrator:
+def _migrator(url: str | URL | Engine | None, **arguments: Any) -> Migrator:
     return Migrator(settings.resolve({"database_url": url} | arguments, os.environ))
 
 
-def alembic_config(url: str | URL | None = None) -> Config:
+def alembic_config(url: str | URL | Engine | None = None) -> Config:
     """Return a configuration for ``alembic.command.upgrade(config, "head")``.
 
     Works from a wheel and from any folder. Without ``url``, ``VECMIGRATE_DATABASE_URL`` names the
@@ -27,13 +27,13 @@ def alembic_config(url: str | URL | None = None) -> Config:
     return migrator.alembic_config(settings.resolve({"database_url": url}, os.environ))
 
 
-def status(url: str | URL | None = None, *, app_version: str | None = None) -> Status:
+def status(url: str | URL | Engine | None = None, *, app_version: str | None = None) -> Status:
     """Return what is known of a database. Read-only; an absent database is reported, not created."""
-    return _migrator(url).status(app_version=app_version)
+    return Migrator(settings.resolve({"database_url": url}, os.environ), app_version=app_version).status()
 
 
 def upgrade(
-    url: str | URL | None = None,
+    url: str | URL | Engine | None = None,
     target: str = "head",
     *,
     version: str | None = None,
@@ -46,7 +46,7 @@ def upgrade(
 
 
 def rollback(
-    url: str | URL | None = None,
+    url: str | URL | Engine | None = None,
     *,
     to_version: str,
     allow_data_loss: bool = False,
@@ -58,17 +58,12 @@ def rollback(
     return chosen.rollback(to_version, allow_data_loss=allow_data_loss)
 
 
-def backup(url: str | URL | None = None, *, lock_timeout: float | None = None) -> Backup:
+def backup(url: str | URL | Engine | None = None, *, lock_timeout: float | None = None) -> Backup:
     """Back up an SQLite database, under its write lock. Raises VecmigrateError."""
     return _migrator(url, lock_timeout=lock_timeout).create_backup()
 
 
-def restore(url: str | URL | None = None, *, name: str, lock_timeout: float | None = None) -> Report:
+def restore(url: str | URL | Engine | None = None, *, name: str, lock_timeout: float | None = None) -> Report:
     """Put a verified backup in place of the present state, which is saved first. Raises VecmigrateError."""
     chosen = _migrator(url, lock_timeout=lock_timeout)
     return chosen.restore(chosen.find_backup(name))
-
-
-def ensure_current(url: str | URL | None = None, *, lock_timeout: float = 30.0) -> Report:
-    """Upgrade a database to head if it is not there. Raises VecmigrateError."""
-    return _migrator(url, lock_timeout=lock_timeout).upgrade()

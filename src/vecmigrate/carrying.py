@@ -4,7 +4,7 @@ import sqlite3
 from contextlib import closing
 
 from vecmigrate import history
-from vecmigrate.engine import table_ddl
+from vecmigrate.catalog import table_ddl
 from vecmigrate.manifests import Backup
 from vecmigrate.revisions import Revisions
 from vecmigrate.schema import HISTORY, META

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
-from vecmigrate.engine import Object, objects, quoted, schema_copy
+from vecmigrate.catalog import Object, objects, quoted, schema_copy
 from vecmigrate.errors import NotOursError
 from vecmigrate.schema import OURS
 

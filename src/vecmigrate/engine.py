@@ -1,19 +1,17 @@
 """Databases and connections: the only module that knows what differs between SQLite and PostgreSQL."""
 
 import os
-import re
 import shlex
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
-from sqlalchemy import URL, Connection, Engine, Table, create_engine, event, inspect, make_url
-from sqlalchemy.dialects.sqlite import dialect as sqlite_dialect
-from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.pool import NullPool
-from sqlalchemy.schema import CreateIndex, CreateTable
 
 from vecmigrate.errors import ConfigurationError, DatabaseUnusableError
 from vecmigrate.locks import commit_sqlite, is_busy, is_interrupted, lock_postgresql, lock_sqlite, lock_timed_out
@@ -21,20 +19,13 @@ from vecmigrate.locks import commit_sqlite, is_busy, is_interrupted, lock_postgr
 __all__ = [
     "SQLITE_FLOOR",
     "Database",
-    "Object",
-    "column_names",
-    "database_uuid",
-    "has_content",
     "locate",
-    "objects",
     "quick_check",
     "reading",
-    "schema_copy",
     "scratch",
     "sqlite_url",
-    "table_ddl",
+    "translated",
     "unusable",
-    "uses_batch",
     "writing",
 ]
 
@@ -47,10 +38,14 @@ _PROGRESS_STEPS = 50_000
 
 @dataclass(frozen=True)
 class Database:
-    """A database that is named, not opened. ``path`` is the real path of an SQLite file, else None."""
+    """A database that is named, not opened. ``path`` is the real path of an SQLite file, else None.
+
+    ``engine`` is the caller's own, only where the database lives in memory and nowhere else.
+    """
 
     url: URL
     path: str | None
+    engine: Engine | None = None
 
     @property
     def dialect(self) -> str:
@@ -90,12 +85,16 @@ def sqlite_url(path: str) -> URL:
     return URL.create("sqlite", database=os.path.abspath(os.path.expanduser(path)))
 
 
-def locate(url: str | URL) -> Database:
-    """Return the database a URL names. Opens nothing.
+def locate(url: str | URL | Engine) -> Database:
+    """Return the database a URL or an Engine names. Opens nothing.
 
-    Asynchronous drivers are replaced by their synchronous counterparts. Raises ConfigurationError, which
-    never shows the URL, for what is no URL, and for a database that is neither SQLite nor PostgreSQL.
+    Of an Engine on a file or a server only the URL is used. Asynchronous drivers are replaced by their
+    synchronous counterparts. Raises ConfigurationError, which never shows the URL, for what is no URL,
+    and for a database that is neither SQLite nor PostgreSQL.
     """
+    if isinstance(url, Engine):
+        named = locate(url.url)
+        return replace(named, engine=url) if named.is_sqlite and named.path is None else named
     try:
         parsed = make_url(url)
         backend, driver = parsed.get_backend_name(), parsed.get_driver_name()
@@ -168,8 +167,8 @@ def reading(database: Database) -> Iterator[Connection]:
 
     Raises DatabaseUnusableError.
     """
-    engine = _engine(database, timeout=5.0, read_only=True)
-    with _translated(database), engine.connect() as connection:
+    engine = database.engine or _engine(database, timeout=5.0, read_only=True)
+    with translated(database), engine.connect() as connection:
         yield connection
 
 
@@ -180,13 +179,50 @@ def writing(database: Database, *, lock_timeout: float) -> Iterator[Connection]:
     Takes SQLite's write lock, or an advisory lock of the transaction on PostgreSQL, waiting up to
     ``lock_timeout`` seconds. An exception rolls back. Raises LockTimeoutError, DatabaseUnusableError.
     """
-    engine = _engine(database, timeout=lock_timeout, read_only=False)
-    with _translated(database), engine.connect() as connection, connection.begin():
-        yield connection
+    if database.engine is not None:
+        with _borrowed(database.engine) as connection:
+            yield connection
+        return
+    with ExitStack() as stack:
+        with translated(database):
+            connection = stack.enter_context(_engine(database, timeout=lock_timeout, read_only=False).connect())
+            transaction = connection.begin()
+        try:
+            yield connection
+        except BaseException:
+            transaction.rollback()
+            raise
+        with translated(database):
+            transaction.commit()
 
 
 @contextmanager
-def _translated(database: Database) -> Iterator[None]:
+def _borrowed(engine: Engine) -> Iterator[Connection]:
+    """Open a transaction on the caller's own engine in memory, and leave its connection as it was."""
+    with engine.connect() as connection, connection.begin():
+        driver: Any = connection.connection.driver_connection
+        level, driver.isolation_level = driver.isolation_level, None
+        pragmas = {"foreign_keys": 0, "legacy_alter_table": 1}
+        before = {name: driver.execute(f"PRAGMA {name}").fetchone()[0] for name in pragmas}
+        for name, value in pragmas.items():
+            driver.execute(f"PRAGMA {name} = {value}")
+        driver.execute("BEGIN IMMEDIATE")
+        try:
+            yield connection
+            driver.execute("COMMIT")
+        except BaseException:
+            if driver.in_transaction:
+                driver.execute("ROLLBACK")
+            raise
+        finally:
+            for name, value in before.items():
+                driver.execute(f"PRAGMA {name} = {value}")
+            driver.isolation_level = level
+
+
+@contextmanager
+def translated(database: Database) -> Iterator[None]:
+    """Turn errors of the driver into DatabaseUnusableError, LockTimeoutError or KeyboardInterrupt."""
     try:
         yield
     except DBAPIError as error:
@@ -247,60 +283,10 @@ def _connect_sqlite(database: Database, *, read_only: bool) -> sqlite3.Connectio
     return connection
 
 
-def has_content(connection: Connection) -> bool:
-    """Tell whether the database holds anything worth a backup."""
-    if connection.dialect.name == "sqlite":
-        return bool(connection.exec_driver_sql("SELECT count(*) FROM sqlite_master").scalar())
-    return True
-
-
 def quick_check(connection: Connection, database: Database) -> None:
     """Raise DatabaseUnusableError for a damaged SQLite database. Read-only."""
     if database.is_sqlite and connection.exec_driver_sql("PRAGMA quick_check(1)").scalar() != "ok":
         raise unusable(database, sqlite3.DatabaseError("database disk image is malformed"))
-
-
-@dataclass(frozen=True)
-class Object:
-    """A table, index, view or trigger. ``sql`` is empty for what the database made by itself."""
-
-    type: str
-    name: str
-    table: str
-    sql: str
-
-    @property
-    def is_virtual(self) -> bool:
-        return bool(re.match(r"\s*CREATE\s+VIRTUAL", self.sql, re.IGNORECASE))
-
-    @property
-    def is_without_rowid(self) -> bool:
-        return bool(re.search(r"\bWITHOUT\s+ROWID\b[^)]*$", self.sql, re.IGNORECASE))
-
-
-def objects(connection: Connection) -> list[Object]:
-    """Return what the schema holds, in the order it was made. Read-only."""
-    if connection.dialect.name == "sqlite":
-        rows = connection.exec_driver_sql(
-            "SELECT type, name, tbl_name, coalesce(sql, '') FROM sqlite_master ORDER BY rowid"
-        )
-        return [Object(*row) for row in rows]
-    inspector = inspect(connection)
-    tables = [Object("table", name, name, "") for name in inspector.get_table_names()]
-    return tables + [Object("view", name, name, "") for name in inspector.get_view_names()]
-
-
-def column_names(connection: Connection, table: str) -> frozenset[str]:
-    """Return the columns of a table, generated and hidden ones marked as such. Read-only."""
-    if connection.dialect.name == "sqlite":
-        rows = connection.exec_driver_sql(f"PRAGMA table_xinfo({quoted(table)})")
-        return frozenset(row.name.lower() if not row.hidden else f"{row.name} (generated)" for row in rows)
-    return frozenset(column["name"] for column in inspect(connection).get_columns(table))
-
-
-def quoted(name: str) -> str:
-    """Return an SQL identifier."""
-    return '"' + name.replace('"', '""') + '"'
 
 
 @contextmanager
@@ -309,43 +295,3 @@ def scratch() -> Iterator[Connection]:
     memory = Database(URL.create("sqlite", database=":memory:"), None)
     with _engine(memory, timeout=0, read_only=False).connect() as connection, connection.begin():
         yield connection
-
-
-@contextmanager
-def schema_copy(connection: Connection, *, empty: bool = False) -> Iterator[Connection | None]:
-    """Open an in-memory database with the schema of an SQLite database, without its rows.
-
-    What cannot be made there (an unknown extension, a custom function) is left out, and with ``empty``
-    everything. Yields None for
-    PostgreSQL, where DDL itself refuses to drop what others hang on.
-    """
-    if connection.dialect.name != "sqlite":
-        yield None
-        return
-    with scratch() as copy:
-        # A virtual table makes its shadow tables itself, so it must come before them.
-        kinds = {"table": 1, "index": 2, "view": 3, "trigger": 4}
-        ordered = sorted(objects(connection), key=lambda each: 0 if each.is_virtual else kinds[each.type])
-        for each in [] if empty else ordered:
-            if each.sql and not each.name.startswith("sqlite_"):
-                with suppress(OperationalError):
-                    copy.exec_driver_sql(each.sql)
-        yield copy
-
-
-def table_ddl(table: Table) -> list[str]:
-    """Return the statements that make a table and its indexes on SQLite."""
-    dialect = sqlite_dialect()
-    indexes = sorted(table.indexes, key=lambda index: str(index.name))
-    table_made = str(CreateTable(table).compile(dialect=dialect))
-    return [table_made, *(str(CreateIndex(index).compile(dialect=dialect)) for index in indexes)]
-
-
-def uses_batch(dialect_name: str) -> bool:
-    """Tell whether autogenerated operations need batch mode, because ALTER TABLE can do little."""
-    return dialect_name == "sqlite"
-
-
-def database_uuid(dialect_name: str) -> str:
-    """Return the SQL expression of a new random identity, for scripts that run later."""
-    return "lower(hex(randomblob(16)))" if dialect_name == "sqlite" else "replace(gen_random_uuid()::text, '-', '')"

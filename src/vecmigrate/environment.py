@@ -17,9 +17,11 @@ from alembic.util import CommandError
 from sqlalchemy import Connection
 
 from vecmigrate import offline, revisions, settings
-from vecmigrate.engine import Database, locate, reading, scratch, uses_batch
+from vecmigrate.catalog import uses_batch
+from vecmigrate.engine import Database, locate, reading, scratch
 from vecmigrate.errors import AheadError, ConfigurationError, VecmigrateError
-from vecmigrate.runs import Report, Run, log
+from vecmigrate.journal import Report
+from vecmigrate.runs import Run, log
 from vecmigrate.schema import VERSION_TABLE, metadata
 
 __all__ = ["run"]
@@ -108,6 +110,7 @@ def _write(
         apply=_apply,
         report=report,
         allow_data_loss=allow_data_loss,
+        purge=bool(options.get("purge")),
     )
     try:
         run.execute()
@@ -115,6 +118,7 @@ def _write(
         if not error.compatible or options["fn"].__name__ != "upgrade":
             raise
         report.from_revision = report.to_revision = error.revision
+        report.is_ahead = True
         report.notes.append(error.message)
         log.warning("%s", error.message)
 

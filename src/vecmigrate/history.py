@@ -27,6 +27,7 @@ __all__ = [
     "now",
     "read",
     "remove",
+    "run_ids",
     "temporary_name",
     "write_file",
     "write_mirror",
@@ -89,6 +90,11 @@ def drop_run(connection: Connection, run_id: str) -> None:
     for row in connection.execute(select(HISTORY).where(HISTORY.c.status == "interrupted")):
         if _attempt(row._mapping).metadata.get("run_id") == run_id:  # noqa: SLF001
             connection.execute(delete(HISTORY).where(HISTORY.c.id == row.id))
+
+
+def run_ids(connection: Connection) -> set[str]:
+    """Return the runs that the newest attempts belong to. Read-only."""
+    return {str(attempt.metadata.get("run_id")) for attempt in read(connection, limit=MIRROR_LIMIT)}
 
 
 def clear(connection: Connection) -> int:

@@ -1,5 +1,6 @@
 """Plan, upgrade, roll back, restore: the one caller of ``alembic.command``."""
 
+import json
 import os
 import threading
 import time
@@ -11,11 +12,12 @@ from typing import Any
 from alembic import command
 from alembic.config import Config
 from alembic.util import CommandError
-from sqlalchemy import Connection, func, inspect, select
+from sqlalchemy import Connection, func, select
 
-from vecmigrate import adoption, backups, embeddings, history, manifests, meta, restoring, runs
+from vecmigrate import adoption, backups, embeddings, history, manifests, meta, records, restoring
 from vecmigrate.carrying import carry_over
-from vecmigrate.engine import Database, has_content, locate, reading, writing
+from vecmigrate.catalog import has_content
+from vecmigrate.engine import Database, locate, reading, writing
 from vecmigrate.errors import (
     AheadError,
     BackupError,
@@ -25,9 +27,11 @@ from vecmigrate.errors import (
     TargetError,
     VecmigrateError,
 )
-from vecmigrate.revisions import Revision, Revisions, load, script_location
-from vecmigrate.runs import Report
+from vecmigrate.heads import current_heads, one_of
+from vecmigrate.journal import Report
+from vecmigrate.revisions import Revision, Revisions, load
 from vecmigrate.schema import PRESERVED
+from vecmigrate.scripts_folder import script_location
 from vecmigrate.settings import Settings
 
 __all__ = ["Migrator", "Plan", "Status", "alembic_config", "app_version_rows"]
@@ -81,17 +85,19 @@ class Plan:
 class Migrator:
     """The operations on one database. Nothing is opened before a method is called."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, app_version: str | None = None) -> None:
         self.settings = settings
+        self._app_version = app_version
         self.database: Database = locate(settings.database_url)
 
     # What only reads.
 
     def revisions(self) -> Revisions:
+        """Read the revision scripts and the app-version map. Read-only."""
         with _one_at_a_time:
             return load(alembic_config())
 
-    def status(self, *, app_version: str | None = None) -> Status:
+    def status(self) -> Status:
         """Return what is known of the database; an absent one is reported, not created. Read-only."""
         known = self.revisions()
         base: dict[str, Any] = {"database": str(self.database), "dialect": self.database.dialect, "head": known.head}
@@ -99,18 +105,15 @@ class Migrator:
             self._require_folder()
             return Status(**base, state="absent", revision=None, app_version=None, pending=list(known.ids))
         with reading(self.database) as connection:
-            return self._status_of(connection, known, base, app_version)
+            return self._status_of(connection, known, base)
 
-    def _status_of(
-        self, connection: Connection, known: Revisions, base: dict[str, Any], app_version: str | None
-    ) -> Status:
+    def _status_of(self, connection: Connection, known: Revisions, base: dict[str, Any]) -> Status:
         notes: list[str] = []
         described = meta.read(connection)
         try:
-            revision = next(iter(runs.current_heads(connection, known)), None)
+            revision = self._revision(connection, known)
         except AheadError as error:
             revision, state, pending, version = error.revision, "ahead", [], error.app_version
-            error = runs.ahead(revision, described, known, app_version)
             notes.append(f"{error.message} Next: {error.next_step}")
         else:
             pending = list(known.ids[known.position(revision) + 1 :])
@@ -158,7 +161,10 @@ class Migrator:
             self._require_folder()
             return None
         with reading(self.database) as connection:
-            return next(iter(runs.current_heads(connection, known)), None)
+            return self._revision(connection, known)
+
+    def _revision(self, connection: Connection, known: Revisions) -> str | None:
+        return one_of(current_heads(connection, known, app_version=self._app_version))
 
     def attempts(self, *, limit: int | None = None) -> list[history.Attempt]:
         """Return the newest attempts, oldest first. Read-only."""
@@ -174,7 +180,7 @@ class Migrator:
         with reading(self.database) as connection:
             attempts = {each.revision: each for each in history.read(connection) if each.direction != "restore"}
             try:
-                position = known.position(next(iter(runs.current_heads(connection, known)), None))
+                position = known.position(self._revision(connection, known))
             except AheadError:
                 position = len(known.ordered)
         return [
@@ -188,7 +194,7 @@ class Migrator:
             if not _has_table(connection, PRESERVED.name):
                 return []
             query = select(PRESERVED).order_by(PRESERVED.c.id.desc()).limit(limit)
-            return [dict(row) for row in connection.execute(query).mappings()]
+            return [_preserved_row(dict(row)) for row in connection.execute(query).mappings()]
 
     def plan_upgrade(self, target: str = "head", *, version: str | None = None) -> Plan:
         """Return what ``upgrade`` would do. Read-only."""
@@ -239,12 +245,15 @@ class Migrator:
         except AheadError as error:
             if not error.compatible:
                 raise
-            return Report(from_revision=error.revision, to_revision=error.revision, notes=[error.message])
+            return Report(error.revision, error.revision, is_ahead=True, notes=[error.message])
         report = Report(from_revision=plan.from_revision, to_revision=plan.from_revision)
         report.notes += [plan.note] if plan.note else []
         if force and not plan.steps:
             return self._force(target, version, report)
-        self._run(command.upgrade, plan.to_revision or "heads" if plan.steps else "heads", report, plan)
+        # With nothing to apply this still settles what a killed run or an older service left behind.
+        revision = plan.to_revision if plan.steps else plan.from_revision
+        if revision is not None:
+            self._call(command.upgrade, revision, report)
         return report
 
     def _force(self, target: str, version: str | None, report: Report) -> Report:
@@ -260,14 +269,6 @@ class Migrator:
         down_to = known.ids[before] if before >= 0 else "base"
         self._call(command.upgrade, "heads", report, vecmigrate_force=down_to)
         return report
-
-    def _run(self, call: Any, revision: str, report: Report, plan: Plan) -> None:
-        if not plan.steps and plan.direction == "upgrade":
-            # Nothing to apply; this still settles what a killed run or an older service left behind.
-            revision = plan.from_revision or "base"
-        if revision == "base" and plan.direction == "upgrade":
-            return
-        self._call(call, revision, report)
 
     def rollback(self, target: str, *, allow_data_loss: bool = False) -> Report:
         """Downgrade to a target by the downgrade scripts. Raises VecmigrateError."""
@@ -363,7 +364,7 @@ class Migrator:
 
     def _revision_even_if_ahead(self, connection: Connection, known: Revisions) -> str | None:
         try:
-            return next(iter(runs.current_heads(connection, known)), None)
+            return self._revision(connection, known)
         except AheadError as error:
             return error.revision
 
@@ -420,7 +421,7 @@ class Migrator:
         path, known, began = self._file(), self.revisions(), time.monotonic()
         report = Report(from_revision=self._readable_revision(known), to_revision=backup.revision)
         with _one_at_a_time:
-            runs.settle_if_readable(self.database, self.settings)
+            records.settle_if_readable(self.database, self.settings)
             done = restoring.restore(
                 path,
                 backup,
@@ -433,7 +434,7 @@ class Migrator:
         report.created = done.saved is None and done.moved_aside is None
         if done.moved_aside:
             report.notes.append(f"The damaged file was moved aside: {done.moved_aside}")
-        runs.write_mirror(self.database, self.settings, token=meta.new_database_id())
+        records.write_mirror(self.database, self.settings, token=meta.new_database_id())
         self._rotate(backup.database_id, known)
         report.duration_seconds = time.monotonic() - began
         return report
@@ -459,6 +460,11 @@ class Migrator:
         if self.database.path:
             self.rebuild_mirror()
         return count
+
+
+def _preserved_row(row: dict[str, Any]) -> dict[str, Any]:
+    decoded = {name: json.loads(row[name]) for name in ("row", "converted") if row[name] is not None}
+    return row | decoded
 
 
 def _preserved_counts(connection: Connection) -> dict[str, int]:

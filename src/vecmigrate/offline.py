@@ -9,7 +9,8 @@ from alembic.runtime.migration import MigrationContext, MigrationStep
 from sqlalchemy import text
 
 from vecmigrate import revisions
-from vecmigrate.engine import Database, database_uuid
+from vecmigrate.catalog import database_uuid
+from vecmigrate.engine import Database
 from vecmigrate.schema import META, VERSION_TABLE, tool_metadata
 
 __all__ = ["render"]

@@ -11,18 +11,12 @@ from alembic.util import CommandError
 
 from vecmigrate import app_versions
 from vecmigrate.errors import ConfigurationError, TargetError
+from vecmigrate.scripts_folder import script_location
 
-__all__ = ["Revision", "Revisions", "load", "script_location"]
+__all__ = ["Revision", "Revisions", "load"]
 
-_HERE = os.path.dirname(os.path.abspath(__file__))
 _NUMBER = re.compile(r"\d+")
 _RELATIVE = re.compile(r"[+-]\d+")
-
-
-def script_location() -> str:
-    """Return the folder of ``env.py``: inside the installed package, or at the root of a checkout."""
-    installed = os.path.join(_HERE, "scripts")
-    return installed if os.path.isdir(installed) else os.path.join(os.path.dirname(os.path.dirname(_HERE)), "alembic")
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import URL
+from sqlalchemy import URL, Engine
 
 from vecmigrate.errors import ConfigurationError
 
@@ -26,7 +26,7 @@ class Settings:
     the one this file names.
     """
 
-    database_url: str | URL
+    database_url: str | URL | Engine
     backup: str = "auto"
     backup_dir: str | None = None
     keep_backups: int = 10

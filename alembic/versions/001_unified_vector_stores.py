@@ -1,0 +1,1462 @@
+"""Unified vector_stores: the legacy tables vector_stores and stores become one.
+
+Rows that need no conversion move inside the database, set by set. The others pass through Python, where
+they are converted if their meaning is clear and otherwise set aside in ``vecmigrate_preserved``.
+
+One idea serves both directions: each shape has a pair of functions, ``convert`` to the unified row and
+``restore`` back from it. An original is kept exactly where there and back would not give it again. On the
+way back a column returns to its original where the present row and the one that was written agree in it;
+elsewhere somebody edited it, and the edit wins.
+
+Revision ID: 001
+Revises: 000
+"""
+
+import base64
+import json
+import math
+import re
+import sqlite3
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from decimal import Context, Decimal
+from typing import Any
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "001"
+down_revision = "000"
+branch_labels = None
+depends_on = None
+
+Row = dict[str, Any]
+
+_TABLE = "vector_stores"
+_NEW = "vecmigrate_new_vector_stores"
+_PAGE = 1000
+_UTF8_PAGE = 50_000
+_KEYS = ("vector_store_id", "session_id", "name")
+_PREFIXES = {"conversation": "project-conversations", "commit": "project-commits"}
+# These two reasons also tell the next run what to do, so they never change.
+_STILL_ASIDE = "as before, "
+_RIVAL = "shares a key with a row that was set aside, and keeps it on the way up"
+_TAKEN = "already taken by a row that is protected, active or newer"
+
+_preserved = sa.table(
+    "vecmigrate_preserved",
+    sa.column("id", sa.Integer),
+    sa.column("revision", sa.Text),
+    sa.column("direction", sa.Text),
+    sa.column("source_table", sa.Text),
+    sa.column("row", sa.Text),
+    sa.column("landed", sa.Integer),
+    sa.column("target_key", sa.Text),
+    sa.column("converted", sa.Text),
+    sa.column("reason", sa.Text),
+    sa.column("preserved_at", sa.Text),
+)
+
+
+def upgrade() -> None:
+    if op.get_context().as_sql:
+        _require_empty()
+        op.execute("DROP VIEW IF EXISTS active_stores")
+        op.drop_table("stores")
+        op.drop_table(_TABLE)
+        _create_unified(_TABLE)
+        _create_keys(_TABLE)
+        _create_indexes()
+        return
+    _unify(op.get_bind())
+
+
+def downgrade() -> None:
+    if op.get_context().as_sql:
+        _require_empty(_TABLE)
+        op.drop_table(_TABLE)
+        _create_legacy_vector_stores()
+        _create_legacy_indexes()
+        _create_legacy_stores()
+        return
+    bind = op.get_bind()
+    merge_stores(bind)
+    _separate(bind)
+
+
+def merge_stores(bind: sa.Connection) -> None:
+    """Merge a ``stores`` that an older service made again after 001 into ``vector_stores``, and drop it.
+
+    Rows that are in ``vector_stores`` win. Does nothing where there is no ``stores``. Writes.
+    """
+    if "stores" not in _table_names(bind):
+        return
+    _shape_of(bind, "stores")
+    triggers = _triggers(bind)
+    for name in triggers:
+        bind.exec_driver_sql(f"DROP TRIGGER {_quoted(name)}")
+    with _work_tables(bind):
+        ledger = _Ledger(bind, "upgrade", _count(bind, _TABLE) + _count(bind, "stores"))
+        _stage(bind, _STORES, "SELECT {cells} FROM stores s")
+        _land(bind, _TABLE)
+        ledger.check(_count(bind, _TABLE))
+    _drop_stores(bind)
+    for sql in triggers.values():
+        bind.exec_driver_sql(sql)
+
+
+# The tables.
+
+
+def _create_unified(table: str) -> None:
+    op.create_table(
+        table,
+        sa.Column("vector_store_id", sa.Text, nullable=False),
+        sa.Column("name", sa.Text),
+        sa.Column("session_id", sa.Text),
+        sa.Column("provider", sa.Text, nullable=False),
+        sa.Column("provider_metadata", sa.Text),
+        sa.Column("is_protected", sa.Integer, nullable=False, server_default=sa.text("0")),
+        sa.Column("is_active", sa.Integer, nullable=False, server_default=sa.text("1")),
+        sa.Column("created_at", sa.Integer, nullable=False),
+        sa.Column("expires_at", sa.Integer),
+        sa.Column("updated_at", sa.Integer, nullable=False),
+        sa.Column("document_count", sa.Integer, server_default=sa.text("0")),
+        sa.Column("rollover_from", sa.Text),
+        sa.PrimaryKeyConstraint("vector_store_id", name="pk_vector_stores"),
+        sa.CheckConstraint("(name IS NULL) <> (session_id IS NULL)", name="ck_vector_stores_name_or_session"),
+    )
+
+
+def _create_keys(table: str) -> None:
+    op.create_index("uq_vector_stores_name", table, ["name"], unique=True)
+    op.create_index("uq_vector_stores_session_id", table, ["session_id"], unique=True)
+
+
+def _create_indexes() -> None:
+    op.create_index("idx_vector_stores_updated", _TABLE, ["updated_at"])
+    for name, columns in (
+        ("idx_vs_expires_at", ["expires_at"]),
+        ("idx_vs_active_named", ["name", "is_active"]),
+        ("idx_vs_rollover", ["rollover_from"]),
+    ):
+        where = sa.text(f"{columns[0]} IS NOT NULL")
+        op.create_index(name, _TABLE, columns, sqlite_where=where, postgresql_where=where)
+
+
+def _create_legacy_vector_stores() -> None:
+    op.create_table(
+        _TABLE,
+        sa.Column("session_id", sa.Text, primary_key=True),
+        sa.Column("vector_store_id", sa.Text, nullable=False),
+        sa.Column("provider", sa.Text, nullable=False),
+        sa.Column("expires_at", sa.Integer, nullable=False),
+        sa.Column("protected", sa.Integer, server_default=sa.text("0")),
+        sa.Column("created_at", sa.Integer, nullable=False),
+        sa.Column("updated_at", sa.Integer, nullable=False),
+    )
+
+
+def _create_legacy_indexes() -> None:
+    op.create_index("idx_vector_stores_updated", _TABLE, ["updated_at"])
+    op.create_index("idx_vector_stores_expires", _TABLE, ["expires_at"])
+
+
+def _create_legacy_stores() -> None:
+    op.create_table(
+        "stores",
+        sa.Column("store_id", sa.Text, primary_key=True),
+        sa.Column("store_type", sa.Text, nullable=False),
+        sa.Column("doc_count", sa.Integer, nullable=False, server_default=sa.text("0")),
+        sa.Column("created_at", sa.Text, nullable=False),
+        sa.Column("is_active", sa.Integer, nullable=False),
+        sa.CheckConstraint("store_type IN ('conversation', 'commit')", name="ck_stores_store_type"),
+        sa.CheckConstraint("is_active IN (0, 1)", name="ck_stores_is_active"),
+    )
+    where = sa.text("is_active = 1")
+    op.create_index(
+        "idx_active_store", "stores", ["store_type"], unique=True, sqlite_where=where, postgresql_where=where
+    )
+
+
+def _require_empty(*tables: str) -> None:
+    """Emit SQL that fails where there are rows: only a run on the database itself can convert them."""
+    op.execute(
+        "CREATE TEMPORARY TABLE vecmigrate_offline (found INTEGER, "
+        "CONSTRAINT ck_vecmigrate_sql_is_for_an_empty_database CHECK (found = 0))"
+    )
+    for table in tables or (_TABLE, "stores"):
+        op.execute(f"INSERT INTO vecmigrate_offline (found) SELECT count(*) FROM {table}")
+    op.execute("DROP TABLE vecmigrate_offline")
+
+
+# The meaning of values that are not of the type of their column.
+
+
+class _RawText(bytes):
+    """Text that is not UTF-8: no reader could fetch it."""
+
+
+class _UnfitError(ValueError):
+    """The row has no place in the other shape; the message says why, without its contents."""
+
+
+_NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,4})?")
+_ISO = re.compile(
+    r"(?P<year>[0-9]{4})"
+    r"(?:(?P<dash>-?)(?P<month>[0-9]{2})(?P=dash)(?P<day>[0-9]{2})"
+    r"|-?W(?P<week>[0-9]{2})(?:-?(?P<weekday>[1-7]))?"
+    r"|-?(?P<ordinal>[0-9]{3}))"
+    r"(?:(?:T|[ ]+)(?P<hour>[0-9]{2})(?::?(?P<minute>[0-9]{2})(?::?(?P<second>[0-9]{2})"
+    r"(?:[.,](?P<fraction>[0-9]+))?)?)?"
+    r"[ ]*(?:Z|UTC|GMT|(?P<sign>[+-])(?P<zone_hour>[0-9]{2})(?::?(?P<zone_minute>[0-9]{2}))?)?)?",
+    re.IGNORECASE,
+)
+_EPOCH = date(1970, 1, 1)
+_YES = {"true", "yes", "on", "t", "y"}
+_NO = {"false", "no", "off", "f", "n", ""}
+
+
+def _kind(value: Any) -> str:
+    if value is None:
+        return "NULL"
+    if isinstance(value, bytes):
+        return "blob"
+    return {int: "integer", float: "real"}.get(type(value), "text")
+
+
+def _trimmed(value: Any) -> str | None:
+    """Return the text that a text or a BLOB holds, None for other values."""
+    if isinstance(value, bytes):
+        try:
+            value = value.decode()
+        except UnicodeDecodeError:
+            return None
+    return value.strip(" \t\r\n\f\v") if isinstance(value, str) else None
+
+
+def _number(value: Any) -> Decimal | None:
+    """Return what a finite number, or a text that is one, means; None for others."""
+    if isinstance(value, (int, float)):
+        found = Decimal(value)
+        return found if found.is_finite() else None
+    text = _trimmed(value)
+    return Decimal(text) if text is not None and _NUMBER.fullmatch(text) else None
+
+
+def _number_of_64_bits(value: Any) -> Decimal | None:
+    found = _number(value)
+    # The first comparison keeps the second one from writing out 1e9999.
+    fits = found is not None and found.adjusted() < 20 and -(2**63) <= math.floor(found) < 2**63  # noqa: PLR2004
+    return found if fits else None
+
+
+def _instant(value: Any) -> tuple[int, str] | None:
+    """Return the Unix seconds, rounded down, and the digits of the fraction, or None if there is no time."""
+    number = _number_of_64_bits(value)
+    if number is not None:
+        seconds = math.floor(number)
+        digits = len(number.as_tuple().digits) + abs(int(number.as_tuple().exponent)) + 25
+        fraction = Context(prec=digits).subtract(number, Decimal(seconds))
+        return seconds, format(fraction, "f").partition(".")[2].rstrip("0")
+    match = _ISO.fullmatch(_trimmed(value) or "")
+    if match is None:
+        return None
+    try:
+        day = _day(match)
+    except ValueError:
+        return None
+    hour, minute, second, zone_hour, zone_minute = (
+        int(match[name] or 0) for name in ("hour", "minute", "second", "zone_hour", "zone_minute")
+    )
+    if hour > 23 or minute > 59 or second > 59 or zone_hour > 23 or zone_minute > 59:  # noqa: PLR2004
+        return None
+    offset = (zone_hour * 60 + zone_minute) * (-60 if match["sign"] == "-" else 60)
+    seconds = (day - _EPOCH).days * 86400 + hour * 3600 + minute * 60 + second - offset
+    return seconds, (match["fraction"] or "").rstrip("0")
+
+
+def _day(match: re.Match[str]) -> date:
+    year = int(match["year"])
+    if match["week"]:
+        return date.fromisocalendar(year, int(match["week"]), int(match["weekday"] or 1))
+    if match["ordinal"]:
+        day = date(year, 1, 1) + timedelta(days=int(match["ordinal"]) - 1)
+        if day.year != year:
+            raise ValueError(match["ordinal"])
+        return day
+    return date(year, int(match["month"]), int(match["day"]))
+
+
+def _text(value: Any, column: str, notes: list[str]) -> str | None:
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, int):
+        text: str | None = str(value)
+    else:
+        try:
+            text = value.decode() if isinstance(value, bytes) else None
+        except UnicodeDecodeError:
+            text = None
+    notes.append(f"{column}: {_kind(value)} " + ("read as text" if text is not None else "is no text, left empty"))
+    return text
+
+
+def _time(value: Any, column: str, notes: list[str]) -> int | None:
+    if value is None or isinstance(value, int):
+        return value
+    found = _instant(value)
+    notes.append(f"{column}: " + (f"{_kind(value)} read as a time" if found else "no clear time, none set"))
+    return found[0] if found else None
+
+
+def _count_of(value: Any, column: str, notes: list[str]) -> int | None:
+    if value is None or isinstance(value, int):
+        return value
+    found = _number_of_64_bits(value)
+    notes.append(f"{column}: " + ("no clear number, 0 set" if found is None else f"{_kind(value)} read as a number"))
+    return 0 if found is None else int(found)
+
+
+def _flag(value: Any, column: str, notes: list[str]) -> int | None:
+    if value is None or (isinstance(value, int) and value in (0, 1)):
+        return value
+    number, text = _number(value), _trimmed(value)
+    if number is not None:
+        found = int(number != 0)
+    elif text is not None and text.lower() in _YES | _NO:
+        found = int(text.lower() in _YES)
+    else:
+        raise _UnfitError(f"{column}: {_kind(value)} that means neither yes nor no")
+    notes.append(f"{column}: {_kind(value)} read as {found}")
+    return found
+
+
+def _json(value: Any, column: str, notes: list[str]) -> str | None:
+    text = _text(value, column, notes)
+    if text is None or _is_json(text):
+        return text
+    notes.append(f"{column}: no valid JSON, left empty")
+    return None
+
+
+def _is_json(text: str) -> bool:
+    def refuse(constant: str) -> None:
+        raise ValueError(constant)
+
+    try:
+        # Numbers stay text: Python refuses integers of very many digits, JSON does not.
+        json.loads(text, parse_constant=refuse, parse_int=str, parse_float=str)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _needed(row: Row, *columns: str) -> None:
+    for column in columns:
+        if row[column] is None:
+            raise _UnfitError(f"{column}: no clear value, and one is needed")
+
+
+# The shapes.
+
+
+@dataclass(frozen=True)
+class _Shape:
+    """A table before this revision; ``kinds`` names each column with what a plain value in it is."""
+
+    table: str
+    key: str
+    kinds: dict[str, str]
+    to_unified: Callable[[Row, list[str]], Row]
+    restore: Callable[[Row], Row]
+    selected: dict[str, str]
+    plain_unified: str = "TRUE"
+
+    @property
+    def texts(self) -> list[str]:
+        return [column for column, kind in self.kinds.items() if kind.startswith(("text", "json"))]
+
+    def convert(self, row: Row, notes: list[str] | None = None) -> Row:
+        """Return the unified row that a row of this shape means. Raises _UnfitError."""
+        for column, value in row.items():
+            if isinstance(value, _RawText):
+                raise _UnfitError(f"{column}: text that is not UTF-8")
+        return self.to_unified(row, [] if notes is None else notes)
+
+
+_UNIFIED_KINDS = {
+    "vector_store_id": "text",
+    "name": "text?",
+    "session_id": "text?",
+    "provider": "text",
+    "provider_metadata": "json?",
+    "is_protected": "flag",
+    "is_active": "flag",
+    "created_at": "integer",
+    "expires_at": "integer?",
+    "updated_at": "integer",
+    "document_count": "integer?",
+    "rollover_from": "text?",
+}
+_READERS: dict[str, Callable[[Any, str, list[str]], Any]] = {
+    "text": _text,
+    "json?": _json,
+    "flag": _flag,
+    "integer": _time,
+}
+
+
+def _from_unified(row: Row, notes: list[str]) -> Row:
+    found = {}
+    for column, kind in _UNIFIED_KINDS.items():
+        read = _READERS.get(kind) or _READERS[kind.rstrip("?")]
+        found[column] = (_count_of if column == "document_count" else read)(row[column], column, notes)
+    _needed(found, *(column for column, kind in _UNIFIED_KINDS.items() if not kind.endswith("?")))
+    _require_one_owner(found)
+    return found
+
+
+def _require_one_owner(row: Row) -> None:
+    if (row["name"] is None) == (row["session_id"] is None):
+        raise _UnfitError("name, session_id: exactly one of them must have a value")
+
+
+def _from_legacy(row: Row, notes: list[str]) -> Row:
+    found = dict.fromkeys(_UNIFIED_KINDS) | {"is_active": 1, "document_count": 0}
+    for column in ("vector_store_id", "session_id", "provider"):
+        found[column] = _text(row[column], column, notes)
+    for column in ("created_at", "expires_at", "updated_at"):
+        found[column] = _time(row[column], column, notes)
+    protected = _flag(row["protected"], "protected", notes)
+    if protected is None:
+        notes.append("protected: NULL read as 0")
+    found["is_protected"] = protected or 0
+    _needed(found, "vector_store_id", "session_id", "provider", "created_at", "updated_at")
+    return found
+
+
+def _to_legacy(row: Row) -> Row:
+    return {column: row["is_protected" if column == "protected" else column] for column in _LEGACY.kinds}
+
+
+def _from_store(row: Row, notes: list[str]) -> Row:
+    if _text(row["store_type"], "store_type", []) not in _PREFIXES:
+        raise _UnfitError("store_type: neither conversation nor commit")
+    instant = _instant(row["created_at"])
+    found = dict.fromkeys(_UNIFIED_KINDS) | {
+        "vector_store_id": _text(row["store_id"], "store_id", notes),
+        "provider": "openai",
+        "is_protected": 1,
+        "is_active": _flag(row["is_active"], "is_active", notes),
+        "created_at": instant and instant[0],
+        "updated_at": instant and instant[0],
+        "document_count": _count_of(row["doc_count"], "doc_count", notes) or 0,
+    }
+    _needed(found, "vector_store_id", "is_active", "created_at")
+    return found
+
+
+def _to_store(row: Row) -> Row:
+    """Return the row of stores. Its type is nowhere in the unified row: it comes from the original."""
+    active = row["is_active"]
+    return {
+        "store_id": row["vector_store_id"],
+        "store_type": None,
+        "doc_count": 0 if row["document_count"] is None else row["document_count"],
+        "created_at": _iso(row["created_at"]),
+        "is_active": int(active != 0) if isinstance(active, int) else active,
+    }
+
+
+def _iso(value: Any) -> Any:
+    if not isinstance(value, int):
+        return value
+    try:
+        return (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=value)).isoformat()
+    except OverflowError:
+        return str(value)
+
+
+_LEGACY = _Shape(
+    table=_TABLE,
+    key="session_id",
+    kinds={
+        "session_id": "text",
+        "vector_store_id": "text",
+        "provider": "text",
+        "expires_at": "integer",
+        "protected": "flag",
+        "created_at": "integer",
+        "updated_at": "integer",
+    },
+    to_unified=_from_legacy,
+    restore=_to_legacy,
+    selected={"protected": "is_protected"},
+    plain_unified=(
+        "name IS NULL AND session_id IS NOT NULL AND provider_metadata IS NULL AND rollover_from IS NULL "
+        "AND is_active = 1 AND document_count = 0 AND expires_at IS NOT NULL"
+    ),
+)
+_FOUND_UNIFIED = _Shape(
+    table=_TABLE,
+    key="vector_store_id",
+    kinds=_UNIFIED_KINDS,
+    to_unified=_from_unified,
+    restore=lambda row: {column: row[column] for column in _UNIFIED_KINDS},
+    selected={},
+)
+_STORES = _Shape(
+    table="stores",
+    key="store_id",
+    kinds=dict.fromkeys(("store_id", "store_type", "doc_count", "created_at", "is_active"), "any"),
+    to_unified=_from_store,
+    restore=_to_store,
+    selected={},
+)
+
+
+def _shape_of(bind: sa.Connection, table: str) -> _Shape:
+    columns = set(bind.execute(sa.text(f"SELECT * FROM {table} LIMIT 0")).keys())
+    for shape in (_LEGACY, _FOUND_UNIFIED, _STORES):
+        if shape.table == table and columns == set(shape.kinds):
+            return shape
+    raise RuntimeError(f"The table {table} has none of the shapes that revision 001 knows.")
+
+
+def _are_plain(bind: sa.Connection, kinds: dict[str, str]) -> str:
+    """Return the SQL condition that every column holds a value as the unified table has it."""
+    conditions = _SQLITE_PLAIN if _is_sqlite(bind) else _POSTGRES_PLAIN
+    found = [conditions[kind].format(c=column) for column, kind in kinds.items()]
+    if "name" in kinds:
+        found.append("(name IS NULL) <> (session_id IS NULL)")
+    return " AND ".join(found)
+
+
+_SQLITE_PLAIN = {
+    "text": "typeof({c}) = 'text'",
+    "text?": "typeof({c}) IN ('text', 'null')",
+    "json?": "({c} IS NULL OR (typeof({c}) = 'text' AND json_valid({c}) AND instr(CAST({c} AS BLOB), x'00') = 0))",
+    "flag": "typeof({c}) = 'integer' AND {c} IN (0, 1)",
+    "integer": "typeof({c}) = 'integer'",
+    "integer?": "typeof({c}) IN ('integer', 'null')",
+}
+_POSTGRES_PLAIN = {
+    "text": "{c} IS NOT NULL",
+    "text?": "TRUE",
+    "json?": "{c} IS NULL",
+    "flag": "{c} IN (0, 1)",
+    "integer": "{c} BETWEEN -2147483648 AND 2147483647",
+    "integer?": "({c} IS NULL OR {c} BETWEEN -2147483648 AND 2147483647)",
+}
+
+
+# Rows and their exact form in JSON.
+
+
+def _encoded(value: Any) -> Any:
+    if isinstance(value, _RawText):
+        return {"text": base64.b64encode(value).decode()}
+    if isinstance(value, bytes):
+        return {"blob": base64.b64encode(value).decode()}
+    if isinstance(value, str) and "\0" in value:
+        return {"text": base64.b64encode(value.encode()).decode()}
+    if isinstance(value, float) and not math.isfinite(value):
+        return {"real": str(value)}
+    return value
+
+
+def _decoded(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    ((kind, content),) = value.items()
+    if kind == "real":
+        return float(content)
+    data = base64.b64decode(content)
+    return data if kind == "blob" else _decoded_text(data, "utf-8")
+
+
+def _decoded_text(data: bytes, codec: str) -> str | _RawText:
+    try:
+        return data.decode(codec)
+    except UnicodeDecodeError:
+        return _RawText(data)
+
+
+def _dump(row: Row) -> str:
+    return json.dumps({column: _encoded(value) for column, value in row.items()}, ensure_ascii=False)
+
+
+def _load(text: str) -> Row:
+    return {column: _decoded(value) for column, value in json.loads(text).items()}
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Compare by value and storage class: in Python 1 is 1.0."""
+    return type(one) is type(other) and bool(one == other)
+
+
+def _same_row(one: Row, other: Row) -> bool:
+    return one.keys() == other.keys() and all(_same(one[column], other[column]) for column in one)
+
+
+def _key_text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(_encoded(value))
+
+
+def _cells(bind: sa.Connection, columns: Iterable[str]) -> str:
+    """Return what to select so that _row can tell every value exactly, whatever SQLite holds there."""
+    if not _is_sqlite(bind):
+        return ", ".join(f"s.{column}" for column in columns)
+    return ", ".join(
+        f"typeof(s.{column}), CASE typeof(s.{column}) WHEN 'text' THEN CAST(s.{column} AS BLOB) ELSE s.{column} END"
+        for column in columns
+    )
+
+
+def _row(columns: Iterable[str], values: Sequence[Any], codec: str | None) -> Row:
+    if codec is None:
+        return dict(zip(columns, values, strict=True))
+    return {
+        column: _decoded_text(value, codec) if kind == "text" else value
+        for column, kind, value in zip(columns, values[::2], values[1::2], strict=True)
+    }
+
+
+def _codec(bind: sa.Connection) -> str | None:
+    """Return how SQLite encodes text in this database, None elsewhere."""
+    return str(bind.exec_driver_sql("PRAGMA encoding").scalar_one()).lower() if _is_sqlite(bind) else None
+
+
+def _insert(bind: sa.Connection, table: str, rows: Sequence[Row]) -> None:
+    plain = [row for row in rows if not any(isinstance(value, _RawText) for value in row.values())]
+    if plain:
+        bind.execute(sa.text(_insert_sql(table, plain[0], raw=())), plain)
+    for row in rows if len(plain) < len(rows) else ():
+        raw = {column for column, value in row.items() if isinstance(value, _RawText)}
+        if raw:
+            values = {column: bytes(value) if column in raw else value for column, value in row.items()}
+            bind.execute(sa.text(_insert_sql(table, row, raw)), values)
+
+
+def _insert_sql(table: str, row: Row, raw: Iterable[str]) -> str:
+    values = ", ".join(f"CAST(:{column} AS TEXT)" if column in raw else f":{column}" for column in row)
+    return f"INSERT INTO {table} ({', '.join(row)}) VALUES ({values})"
+
+
+# What is kept of rows in vecmigrate_preserved.
+
+
+@dataclass(frozen=True)
+class _Record:
+    """A row of vecmigrate_preserved, as far as this revision needs it."""
+
+    id: int
+    source_table: str
+    row: Row
+    converted: Row
+    reason: str
+
+    @classmethod
+    def of(cls, found: Any) -> "_Record":
+        return cls(found.id, found.source_table, _load(found.row), _load(found.converted), found.reason)
+
+    def memory(self) -> str:
+        """Return this record for a row that is set aside now, so that it comes back with the row."""
+        kept = {"source_table": self.source_table, "row": _dump(self.row)}
+        return json.dumps(kept | {"converted": _dump(self.converted), "reason": self.reason})
+
+
+def _entry(direction: str, source: str, row: str, reason: str, **rest: Any) -> Row:
+    return {
+        "revision": revision,
+        "direction": direction,
+        "source_table": source,
+        "row": row,
+        "landed": 0,
+        "target_key": None,
+        "converted": None,
+        "reason": reason,
+        "preserved_at": datetime.now(UTC).isoformat(timespec="seconds"),
+    } | rest
+
+
+def _remembered(memory: str, direction: str, target_key: str) -> Row:
+    kept = json.loads(memory)
+    source, row, reason = kept["source_table"], kept["row"], kept["reason"]
+    return _entry(direction, source, row, reason, landed=1, target_key=target_key, converted=kept["converted"])
+
+
+def _preserve(bind: sa.Connection, entries: list[Row]) -> None:
+    if entries:
+        bind.execute(sa.insert(_preserved), entries)
+
+
+def _kept(direction: str, landed: int) -> sa.ColumnElement[bool]:
+    columns = _preserved.c
+    return sa.and_(columns.revision == revision, columns.direction == direction, columns.landed == landed)
+
+
+def _kept_pages(bind: sa.Connection, direction: str, landed: int) -> Iterator[Sequence[Any]]:
+    last = 0
+    query = sa.select(_preserved).where(_kept(direction, landed)).order_by(_preserved.c.id).limit(_PAGE)
+    while page := bind.execute(query.where(_preserved.c.id > last)).all():
+        yield page
+        last = page[-1].id
+
+
+def _records(bind: sa.Connection, direction: str, keys: Iterable[Any]) -> dict[str, list[_Record]]:
+    """Return the records of rows that landed, by their key there, newest first."""
+    wanted = [_key_text(key) for key in keys]
+    query = sa.select(_preserved).where(_kept(direction, 1), _preserved.c.target_key.in_(wanted))
+    found: dict[str, list[_Record]] = {}
+    for each in bind.execute(query.order_by(_preserved.c.id.desc())):
+        found.setdefault(each.target_key, []).append(_Record.of(each))
+    return found
+
+
+def _merged(turn: Callable[[Row], Row], present: Row, record: _Record) -> Row:
+    """Return the original, but the present meaning in the columns that were edited. Raises _UnfitError."""
+    if _same_row(present, record.converted):
+        return record.row
+    now = turn(present)
+    try:
+        then = turn(record.converted)
+    except _UnfitError:
+        return now
+    return {column: record.row[column] if _same(now[column], then[column]) else now[column] for column in now}
+
+
+class _Ledger:
+    """Counts of one run: every row that went in must be found again, in the tables or set aside."""
+
+    def __init__(self, bind: sa.Connection, direction: str, source: int) -> None:
+        self._bind = bind
+        self._direction = direction
+        self._opposite = "downgrade" if direction == "upgrade" else "upgrade"
+        self._source = source
+        self._newest = bind.scalar(sa.select(sa.func.max(_preserved.c.id))) or 0
+        self._waiting = self._kept(self._opposite, 0, after=0)
+
+    def _kept(self, direction: str, landed: int, after: int) -> int:
+        query = sa.select(sa.func.count()).select_from(_preserved).where(_kept(direction, landed))
+        return int(self._bind.scalar(query.where(_preserved.c.id > after)) or 0)
+
+    def check(self, landed: int) -> None:
+        """Raise RuntimeError, which ends the run, if a row was lost or doubled."""
+        aside = self._kept(self._direction, 0, after=self._newest)
+        returned = self._waiting - self._kept(self._opposite, 0, after=0)
+        if landed + aside != self._source + returned:
+            raise RuntimeError(
+                f"Revision 001 would have lost or doubled rows: of {self._source} rows and {returned} kept ones "
+                f"that came back, {landed} landed and {aside} were set aside."
+            )
+
+
+def _require_equal(bind: sa.Connection, kinds: dict[str, str], *sides: tuple[str, dict[str, str]]) -> None:
+    """Raise RuntimeError if the rows that moved set by set differ between the two sides."""
+    sums = [
+        f"sum(length({{{column}}}))" if kind.startswith(("text", "json")) else f"sum({{{column}}} % 1000003)"
+        for column, kind in kinds.items()
+    ]
+    template = ", ".join(["count(*)", *sums])
+    before, after = (
+        bind.execute(sa.text(f"SELECT {template.format(**{each: each for each in kinds} | names)} FROM {rows}")).one()
+        for rows, names in sides
+    )
+    if before != after:
+        raise RuntimeError(
+            f"Revision 001 would have changed rows that need no conversion: {before[0]} left, {after[0]} arrived."
+        )
+
+
+# The database.
+
+
+def _is_sqlite(bind: sa.Connection) -> bool:
+    return bind.dialect.name == "sqlite"
+
+
+def _table_names(bind: sa.Connection) -> set[str]:
+    return {name.lower() for name in sa.inspect(bind).get_table_names()}
+
+
+def _count(bind: sa.Connection, table: str) -> int:
+    return int(bind.execute(sa.text(f"SELECT count(*) FROM {table}")).scalar_one())
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _row_key(bind: sa.Connection) -> str:
+    return "s.rowid" if _is_sqlite(bind) else "s.ctid::text"
+
+
+def _triggers(bind: sa.Connection) -> dict[str, str]:
+    """Return the triggers that go with the table, in the order they were made."""
+    if not _is_sqlite(bind):
+        return {}
+    query = "SELECT name, sql FROM sqlite_master WHERE type = 'trigger' AND lower(tbl_name) = ? ORDER BY rowid"
+    return {found.name: found.sql for found in bind.exec_driver_sql(query, (_TABLE,))}
+
+
+def _indexes(bind: sa.Connection) -> dict[str, str]:
+    """Return the SQL of the indexes on the table."""
+    if not _is_sqlite(bind):
+        return {}
+    query = "SELECT name, sql FROM sqlite_master WHERE type = 'index' AND lower(tbl_name) = ? AND sql IS NOT NULL"
+    return {found.name: found.sql for found in bind.exec_driver_sql(query, (_TABLE,))}
+
+
+def _carried(indexes: dict[str, str], ours: set[str], gone: set[str]) -> list[str]:
+    """Return the SQL of the indexes of the service, but those on columns that go."""
+    mentions = re.compile(rf"\b(?:{'|'.join(sorted(gone))})\b", re.IGNORECASE)
+    return [sql for name, sql in indexes.items() if name not in ours and not (gone and mentions.search(sql))]
+
+
+_OUR_INDEXES = {
+    "uq_vector_stores_name",
+    "uq_vector_stores_session_id",
+    "idx_vector_stores_updated",
+    "idx_vs_expires_at",
+    "idx_vs_active_named",
+    "idx_vs_rollover",
+}
+_OLD_INDEXES = {"idx_vector_stores_expires", "idx_vs_session_id", "idx_vs_name"}
+
+
+def _drop_our_indexes(bind: sa.Connection) -> None:
+    """Free the names of our indexes, which are unique in the whole database."""
+    for name in sorted(_OUR_INDEXES):
+        bind.execute(sa.text(f"DROP INDEX IF EXISTS {name}"))
+
+
+def _drop_stores(bind: sa.Connection) -> None:
+    if "active_stores" in sa.inspect(bind).get_view_names():
+        bind.execute(sa.text("DROP VIEW active_stores"))
+    if "stores" in _table_names(bind):
+        bind.execute(sa.text("DROP TABLE stores"))
+
+
+@contextmanager
+def _work_tables(bind: sa.Connection, key: str = "INTEGER") -> Iterator[None]:
+    """Make temporary tables, which go to disk where they are large."""
+    serial, big = ("INTEGER", "INTEGER") if _is_sqlite(bind) else ("SERIAL", "BIGINT")
+    unified = ", ".join(
+        f"{column} {'INTEGER' if kind.startswith(('integer', 'flag')) else 'TEXT'}"
+        for column, kind in _UNIFIED_KINDS.items()
+    )
+    tables = {
+        "odd": f"key {key} PRIMARY KEY",
+        "stage": f"id {serial} PRIMARY KEY, priority INTEGER, source TEXT, store_type TEXT, original TEXT, "
+        f"landing TEXT, memory TEXT, record_id INTEGER, reason TEXT, vector_store_id TEXT, session_id TEXT, "
+        f"name TEXT, protected INTEGER, active INTEGER, seconds {big}, fraction TEXT, tie TEXT",
+        "queue": f"pos {serial} PRIMARY KEY, id INTEGER",
+        "unnamed": "id INTEGER PRIMARY KEY, vector_store_id TEXT",
+        "numbering": f"pos {serial} PRIMARY KEY, id INTEGER",
+        "contested": "vector_store_id TEXT PRIMARY KEY",
+        "rivals": "id INTEGER PRIMARY KEY",
+        "unified": f"pos {serial} PRIMARY KEY, {unified}",
+    }
+    for name, columns in tables.items():
+        bind.execute(sa.text(f"CREATE TEMPORARY TABLE vecmigrate_{name} ({columns})"))
+    bind.execute(sa.text("CREATE INDEX vecmigrate_unnamed_key ON vecmigrate_unnamed (vector_store_id)"))
+    yield
+    for name in tables:
+        bind.execute(sa.text(f"DROP TABLE vecmigrate_{name}"))
+
+
+_NOT_ODD = "NOT EXISTS (SELECT 1 FROM vecmigrate_odd o WHERE o.key = {key})"
+
+
+def _mark_odd(bind: sa.Connection, key: str, rows: str, condition: str, **values: Any) -> None:
+    """Mark rows of a table, which is named s, for the way through Python."""
+    not_odd = _NOT_ODD.format(key=key)
+    query = f"INSERT INTO vecmigrate_odd (key) SELECT DISTINCT {key} FROM {rows} WHERE ({condition}) AND {not_odd}"
+    bind.execute(sa.text(query), values)
+
+
+def _mark_undecodable(bind: sa.Connection, table: str, columns: Sequence[str]) -> None:
+    """Mark the rows with text that is not UTF-8.
+
+    Fetching the text as Python's str, which checks it, is several times faster than a condition in SQL.
+    """
+    if not _is_sqlite(bind):
+        return
+    # The DBAPI's own cursor: SQLAlchemy would wrap a million rows that nobody looks at.
+    cursor = bind.connection.cursor()
+    texts = f"SELECT {', '.join(columns)} FROM {table} WHERE rowid BETWEEN ? AND ?"
+    bound = f"SELECT max(r) FROM (SELECT rowid AS r FROM {table} WHERE rowid >= ? ORDER BY rowid LIMIT {_UTF8_PAGE})"
+    low = cursor.execute(f"SELECT min(rowid) FROM {table}").fetchone()[0]
+    while low is not None:
+        high = cursor.execute(bound, (low,)).fetchone()[0]
+        try:
+            deque(cursor.execute(texts, (low, high)), maxlen=0)
+        except sqlite3.OperationalError as error:
+            # Only errors of SQLite itself have a code; text that can't be decoded is Python's.
+            if hasattr(error, "sqlite_errorcode"):
+                raise
+            _mark_undecodable_between(bind, table, columns, low, high)
+        low = cursor.execute(f"SELECT min(rowid) FROM {table} WHERE rowid > ?", (high,)).fetchone()[0]
+    cursor.close()
+
+
+def _mark_undecodable_between(bind: sa.Connection, table: str, columns: Sequence[str], low: int, high: int) -> None:
+    query = f"SELECT s.rowid, {_cells(bind, columns)} FROM {table} s WHERE s.rowid BETWEEN ? AND ?"
+    codec = _codec(bind)
+    for rowid, *values in bind.exec_driver_sql(query, (low, high)).all():
+        if any(isinstance(value, _RawText) for value in _row(columns, values, codec).values()):
+            _mark_odd(bind, "s.rowid", f"{table} s", "s.rowid = :rowid", rowid=rowid)
+
+
+# The way up.
+
+
+def _unify(bind: sa.Connection) -> None:
+    shape = _shape_of(bind, _TABLE)
+    stores = "stores" in _table_names(bind)
+    triggers = _triggers(bind)
+    gone = set(shape.kinds) - set(_UNIFIED_KINDS)
+    indexes = _carried(_indexes(bind), _OUR_INDEXES | _OLD_INDEXES, gone)
+    _drop_our_indexes(bind)
+    with _work_tables(bind, "INTEGER" if _is_sqlite(bind) else "TEXT"):
+        ledger = _Ledger(bind, "upgrade", _count(bind, _TABLE) + (_count(bind, "stores") if stores else 0))
+        _load_plain(bind, shape)
+        odd = f"SELECT {{cells}} FROM vecmigrate_odd o JOIN {_TABLE} s ON {_row_key(bind)} = o.key"
+        _stage(bind, shape, odd)
+        if stores:
+            _stage(bind, _shape_of(bind, "stores"), "SELECT {cells} FROM stores s")
+        _stage_contested(bind, shape)
+        _stage_returning(bind)
+        _land(bind, _NEW)
+        bind.execute(sa.delete(_preserved).where(_kept("downgrade", 1)))
+        ledger.check(_count(bind, _NEW))
+    _drop_stores(bind)
+    op.drop_table(_TABLE)
+    op.rename_table(_NEW, _TABLE)
+    _create_indexes()
+    for sql in (*indexes, *triggers.values()):
+        bind.exec_driver_sql(sql)
+
+
+def _load_plain(bind: sa.Connection, shape: _Shape) -> None:
+    """Move the rows that need no conversion, and leave the others marked."""
+    key, rows = _row_key(bind), f"{_TABLE} s"
+    _mark_odd(bind, key, rows, f"({_are_plain(bind, shape.kinds)}) IS NOT TRUE")
+    _mark_undecodable(bind, _TABLE, shape.texts)
+    went_down = f"p.revision = '001' AND p.direction = 'downgrade' AND p.landed = 1 AND s.{shape.key} = p.target_key"
+    _mark_odd(bind, key, f"vecmigrate_preserved p CROSS JOIN {rows}", went_down)
+    if not _is_sqlite(bind):
+        # A failed statement would end PostgreSQL's transaction: look before, not after.
+        _mark_duplicates(bind, shape)
+    try:
+        _insert_plain(bind, shape)
+    except sa.exc.IntegrityError:
+        if not _is_sqlite(bind):
+            raise
+        op.drop_table(_NEW)
+        _mark_duplicates(bind, shape)
+        _insert_plain(bind, shape)
+    plain = f"{rows} WHERE {_NOT_ODD.format(key=key)}"
+    _require_equal(bind, shape.kinds, (plain, {}), (_NEW, shape.selected))
+
+
+def _insert_plain(bind: sa.Connection, shape: _Shape) -> None:
+    _create_unified(_NEW)
+    columns = ", ".join(shape.selected.get(column, column) for column in shape.kinds)
+    rows = f"{_TABLE} s WHERE {_NOT_ODD.format(key=_row_key(bind))} ORDER BY s.vector_store_id"
+    bind.execute(sa.text(f"INSERT INTO {_NEW} ({columns}) SELECT {', '.join(shape.kinds)} FROM {rows}"))
+    _create_keys(_NEW)
+
+
+def _mark_duplicates(bind: sa.Connection, shape: _Shape) -> None:
+    for column in set(_KEYS) & set(shape.kinds):
+        key, rows = _row_key(bind), f"{_TABLE} s"
+        among = _NOT_ODD.format(key=key)
+        twice = f"SELECT s.{column} FROM {rows} WHERE {among} GROUP BY s.{column} HAVING count(*) > 1"
+        _mark_odd(bind, key, rows, f"s.{column} IN ({twice})")
+
+
+def _stage(bind: sa.Connection, shape: _Shape, query: str) -> None:
+    """Convert rows and queue them for landing; set aside those without a clear meaning."""
+    columns, codec = tuple(shape.kinds), _codec(bind)
+    statement = sa.text(query.format(cells=_cells(bind, columns)))
+    for page in bind.execute(statement, execution_options={"stream_results": True}).partitions(_PAGE):
+        rows = [_row(columns, values, codec) for values in page]
+        records = _records(bind, "downgrade", (row[shape.key] for row in rows))
+        staged, aside = [], []
+        for row in rows:
+            record = _record_of(shape, row, records)
+            try:
+                _require_not_aside(shape, row, records)
+                staged.append(_candidate(bind, shape, row, record))
+            except _UnfitError as unfit:
+                memory = record and record.memory()
+                aside.append(_entry("upgrade", shape.table, _dump(row), str(unfit), converted=memory))
+        if staged:
+            _insert(bind, "vecmigrate_stage", staged)
+        _preserve(bind, aside)
+
+
+def _record_of(shape: _Shape, row: Row, records: dict[str, list[_Record]]) -> _Record | None:
+    for record in records.get(_key_text(row[shape.key]), ()):
+        if record.reason.startswith(_STILL_ASIDE):
+            continue
+        if record.converted.keys() == row.keys() and _same(record.converted[shape.key], row[shape.key]):
+            return record
+    return None
+
+
+def _require_not_aside(shape: _Shape, row: Row, records: dict[str, list[_Record]]) -> None:
+    """Raise _UnfitError for a row that was set aside before and is unchanged, though its key is free now."""
+    for record in records.get(_key_text(row[shape.key]), ()):
+        if record.reason.startswith(_STILL_ASIDE) and _same_row(record.converted, row):
+            raise _UnfitError(record.reason)
+
+
+def _candidate(bind: sa.Connection, shape: _Shape, row: Row, record: _Record | None) -> Row:
+    notes: list[str] = []
+    found = _merged(shape.convert, row, record) if record else shape.convert(row, notes)
+    if shape is not _STORES:
+        _require_one_owner(found)
+    if not _is_sqlite(bind):
+        _require_32_bits(found)
+    is_store = shape is _STORES
+    notes = [f"{shape.table} row became a named store", *notes] if is_store else notes
+    exact = not is_store and _same_row(shape.restore(found), row)
+    seconds, fraction = (_instant(row["created_at"]) or (0, "")) if is_store else (found["updated_at"], "")
+    return {
+        "priority": 0 if record and record.reason == _RIVAL else 1,
+        "source": shape.table,
+        "store_type": _text(row["store_type"], "", []) if is_store else None,
+        "original": _dump(row),
+        "landing": _dump(found),
+        "memory": record and record.memory(),
+        "record_id": None,
+        "reason": None if exact else "; ".join(notes) or "differs from what the row before it can tell",
+        **{key: found[key] for key in _KEYS},
+        "protected": 0 if is_store else found["is_protected"],
+        "active": found["is_active"],
+        "seconds": seconds,
+        "fraction": fraction,
+        "tie": _key_text(row[shape.key]),
+    }
+
+
+def _require_32_bits(row: Row) -> None:
+    for column, kind in _UNIFIED_KINDS.items():
+        if kind.startswith("integer") and not -(2**31) <= (row[column] or 0) < 2**31:
+            raise _UnfitError(f"{column}: a number too large for this database")
+
+
+def _stage_contested(bind: sa.Connection, shape: _Shape) -> None:
+    """Take back rows that moved set by set where a staged row wants one of their keys."""
+    _find_contested(bind, _NEW)
+    columns, codec = tuple(_UNIFIED_KINDS), _codec(bind)
+    statement = sa.text(
+        f"SELECT {_cells(bind, columns)} FROM vecmigrate_contested c "
+        f"JOIN {_NEW} s ON s.vector_store_id = c.vector_store_id"
+    )
+    for page in bind.execute(statement, execution_options={"stream_results": True}).partitions(_PAGE):
+        rows = [shape.restore(_row(columns, values, codec)) for values in page]
+        _insert(bind, "vecmigrate_stage", [_candidate(bind, shape, row, None) for row in rows])
+    taken_back = "vector_store_id IN (SELECT vector_store_id FROM vecmigrate_contested)"
+    bind.execute(sa.text(f"DELETE FROM {_NEW} WHERE {taken_back}"))
+
+
+def _find_contested(bind: sa.Connection, table: str) -> None:
+    """Note the rows of a table that have a key of a staged row, and the records of such staged rows."""
+    for into, selected in (("contested (vector_store_id)", "n.vector_store_id"), ("rivals (id)", "s.record_id")):
+        # CROSS JOIN makes SQLite look from the staged rows, which are few.
+        wanted = " UNION ".join(
+            f"SELECT {selected} FROM vecmigrate_stage s CROSS JOIN {table} n WHERE n.{key} = s.{key}" for key in _KEYS
+        )
+        bind.execute(
+            sa.text(f"INSERT INTO vecmigrate_{into} SELECT * FROM ({wanted}) f WHERE {selected[2:]} IS NOT NULL")
+        )
+
+
+def _stage_returning(bind: sa.Connection) -> None:
+    """Queue, behind all others, the rows that the legacy shape could not hold."""
+    for page in _kept_pages(bind, "downgrade", 0):
+        staged = []
+        for record in page:
+            row = _load(record.row)
+            staged.append(
+                dict.fromkeys(("store_type", "original", "reason", "seconds", "fraction"))
+                | {"priority": 2, "source": _TABLE, "landing": record.row, "memory": record.converted}
+                | {"record_id": record.id, "protected": 0, "active": 0, "tie": f"{record.id:020}"}
+                | {key: row[key] for key in _KEYS}
+            )
+        _insert(bind, "vecmigrate_stage", staged)
+
+
+def _pages(bind: sa.Connection, query: str) -> Iterator[Sequence[Any]]:
+    """Yield pages of a query that compares its first column, ``pos``, with the last one seen."""
+    last = 0
+    while page := bind.execute(sa.text(f"{query} LIMIT {_PAGE}"), {"last": last}).all():
+        yield page
+        last = page[-1].pos
+
+
+def _land(bind: sa.Connection, target: str) -> None:
+    """Land what is staged, the best first; who finds a key taken is set aside."""
+    order = "priority, protected DESC, active DESC, seconds DESC, fraction DESC, source DESC, tie, original"
+    bind.execute(sa.text(f"INSERT INTO vecmigrate_queue (id) SELECT id FROM vecmigrate_stage ORDER BY {order}"))
+    taken = ", ".join(f"EXISTS (SELECT 1 FROM {target} n WHERE n.{key} = s.{key}) AS {key}_taken" for key in _KEYS[1:])
+    query = (
+        "SELECT q.pos, s.id, s.source, s.store_type, s.original, s.landing, s.memory, s.record_id, s.reason, "
+        f"(EXISTS (SELECT 1 FROM {target} n WHERE n.vector_store_id = s.vector_store_id) "
+        "OR EXISTS (SELECT 1 FROM vecmigrate_unnamed u WHERE u.vector_store_id = s.vector_store_id)) "
+        f"AS vector_store_id_taken, {taken} "
+        "FROM vecmigrate_queue q JOIN vecmigrate_stage s ON s.id = q.id WHERE q.pos > :last ORDER BY q.pos"
+    )
+    for page in _pages(bind, query):
+        _land_page(bind, target, page)
+    _land_unnamed(bind, target)
+
+
+def _land_page(bind: sa.Connection, target: str, page: Sequence[Any]) -> None:
+    taken: set[tuple[str, str]] = set()
+    rows, unnamed, entries, returned = [], [], [], []
+    for item in page:
+        row = _load(item.landing)
+        key = _taken_key(item, row, taken)
+        if key == "name" and item.store_type:
+            # A store that lost its name meanwhile only takes another number.
+            row["name"], key = None, None
+        if key is not None:
+            if item.record_id is None:
+                reason = f"{key}: {_TAKEN}"
+                entries.append(_entry("upgrade", item.source, item.original, reason, converted=item.memory))
+            continue
+        taken.update((each, _key_text(row[each])) for each in _KEYS if row[each] is not None)
+        if item.record_id is not None:
+            returned.append(item.record_id)
+        if item.store_type and row["name"] is None:
+            unnamed.append({"id": item.id, "vector_store_id": row["vector_store_id"]})
+            continue
+        rows.append(row)
+        entries.extend(_landed_entry(item, row))
+    _insert(bind, target, rows)
+    _insert(bind, "vecmigrate_unnamed", unnamed)
+    _preserve(bind, entries)
+    if returned:
+        bind.execute(sa.delete(_preserved).where(_preserved.c.id.in_(returned)))
+
+
+def _taken_key(item: Any, row: Row, taken: set[tuple[str, str]]) -> str | None:
+    for key in _KEYS:
+        if row[key] is not None and (getattr(item, f"{key}_taken") or (key, _key_text(row[key])) in taken):
+            return key
+    return None
+
+
+def _landed_entry(item: Any, row: Row) -> list[Row]:
+    """Return the record of a landed row, if it needs one."""
+    key = _key_text(row["vector_store_id"])
+    if item.record_id is not None:
+        return [_remembered(item.memory, "upgrade", key)] if item.memory else []
+    if item.reason is None:
+        return []
+    kept = _entry("upgrade", item.source, item.original, item.reason, landed=1)
+    return [kept | {"target_key": key, "converted": _dump(row)}]
+
+
+def _land_unnamed(bind: sa.Connection, target: str) -> None:
+    """Land the rows of ``stores``, numbered for each type by the instant meant."""
+    for store_type, prefix in _PREFIXES.items():
+        bind.execute(sa.text("DELETE FROM vecmigrate_numbering"))
+        ordered = (
+            "INSERT INTO vecmigrate_numbering (id) SELECT s.id FROM vecmigrate_unnamed u "
+            "JOIN vecmigrate_stage s ON s.id = u.id WHERE s.store_type = :type ORDER BY s.seconds, s.fraction, s.tie"
+        )
+        bind.execute(sa.text(ordered), {"type": store_type})
+        names = _free_names(bind, target, prefix)
+        query = (
+            "SELECT q.pos, s.source, s.original, s.landing, s.record_id, s.reason "
+            "FROM vecmigrate_numbering q JOIN vecmigrate_stage s ON s.id = q.id WHERE q.pos > :last ORDER BY q.pos"
+        )
+        for page in _pages(bind, query):
+            items = [(item, _load(item.landing) | {"name": next(names)}) for item in page]
+            _insert(bind, target, [row for _, row in items])
+            _preserve(bind, [entry for item, row in items for entry in _landed_entry(item, row)])
+
+
+def _free_names(bind: sa.Connection, target: str, prefix: str) -> Iterator[str]:
+    table = sa.table(target, sa.column("name", sa.Text))
+    number = 1
+    while True:
+        names = [f"{prefix}-{each:03d}" for each in range(number, number + _PAGE)]
+        taken = set(bind.scalars(sa.select(table.c.name).where(table.c.name.in_(names))))
+        yield from (name for name in names if name not in taken)
+        number += _PAGE
+
+
+# The way down.
+
+
+def _separate(bind: sa.Connection) -> None:
+    triggers, indexes = _triggers(bind), _indexes(bind)
+    adopted = _adopted(bind)
+    with _work_tables(bind):
+        ledger = _Ledger(bind, "downgrade", _count(bind, _TABLE))
+        columns = ", ".join(_UNIFIED_KINDS)
+        ordered = f"SELECT {columns} FROM {_TABLE} ORDER BY vector_store_id"
+        bind.execute(sa.text(f"INSERT INTO vecmigrate_unified ({columns}) {ordered}"))
+        op.drop_table(_TABLE)
+        _create_found_tables(bind, adopted)
+        shape = _shape_of(bind, _TABLE)
+        _find_rivals(bind, shape)
+        _return_plain(bind, shape)
+        _return_odd(bind, shape)
+        _return_set_aside(bind, shape)
+        bind.execute(sa.delete(_preserved).where(_kept("upgrade", 1)))
+        ledger.check(_count(bind, _TABLE) + _count(bind, "stores"))
+    if not adopted.tables.get(_TABLE):
+        _create_legacy_indexes()
+    ours = _OUR_INDEXES | _OLD_INDEXES | {name for name, _ in adopted.indexes}
+    carried = _carried(indexes, ours, set(_UNIFIED_KINDS) - set(shape.kinds))
+    others = [sql for _, sql in adopted.indexes if not _is_unique(sql)]
+    for sql in (*others, *carried, *triggers.values(), *adopted.views):
+        bind.exec_driver_sql(sql)
+
+
+@dataclass(frozen=True)
+class _Adopted:
+    tables: dict[str, str]
+    indexes: list[tuple[str, str]]
+    views: list[str]
+
+
+def _adopted(bind: sa.Connection) -> _Adopted:
+    """Return the SQL of what was found; SQLite keeps it word for word, PostgreSQL not at all."""
+    query = sa.text("SELECT type, name, lower(table_name) AS table_name, sql FROM vecmigrate_adopted ORDER BY name")
+    found = bind.execute(query).all() if _is_sqlite(bind) else []
+    ours = [each for each in found if each.sql and each.table_name in (_TABLE, "stores", "active_stores")]
+    return _Adopted(
+        tables={each.table_name: each.sql for each in ours if each.type == "table"},
+        indexes=[(each.name, each.sql) for each in ours if each.type == "index"],
+        views=[each.sql for each in ours if each.type == "view"],
+    )
+
+
+def _is_unique(sql: str) -> bool:
+    return sql.upper().startswith("CREATE UNIQUE")
+
+
+def _create_found_tables(bind: sa.Connection, adopted: _Adopted) -> None:
+    """Create the tables as they were found, under their own names: a renamed one would keep other SQL."""
+    for table, create in ((_TABLE, _create_legacy_vector_stores), ("stores", _create_legacy_stores)):
+        if sql := adopted.tables.get(table):
+            bind.exec_driver_sql(sql)
+        else:
+            create()
+    # These decide which rows are admitted; the others are built faster after the rows.
+    for _, sql in adopted.indexes:
+        if _is_unique(sql):
+            bind.exec_driver_sql(sql)
+
+
+def _kept_shape(shape: _Shape, record: Any, row: Row) -> _Shape | None:
+    """Return the shape that a kept row goes back to, None where the table has another shape now."""
+    found = _STORES if record.source_table == "stores" else shape
+    return found if row.keys() == found.kinds.keys() else None
+
+
+def _find_rivals(bind: sa.Connection, shape: _Shape) -> None:
+    """Note the rows that share a key with one that was set aside and now goes back beside them."""
+    for page in _kept_pages(bind, "upgrade", 0):
+        rivals = []
+        for record in page:
+            row = _load(record.row)
+            source = _kept_shape(shape, record, row)
+            try:
+                found = source.convert(row) if source else {}
+            except _UnfitError:
+                continue
+            rivals.append({"record_id": record.id} | {key: found.get(key) for key in _KEYS})
+        _insert(bind, "vecmigrate_stage", rivals)
+    _find_contested(bind, "vecmigrate_unified")
+
+
+def _return_plain(bind: sa.Connection, shape: _Shape) -> None:
+    key, rows = "s.pos", "vecmigrate_unified s"
+    names = {column: shape.selected.get(column, column) for column in shape.kinds}
+    plain = _are_plain(bind, {names[column]: kind for column, kind in shape.kinds.items()})
+    _mark_odd(bind, key, rows, f"({plain} AND {shape.plain_unified}) IS NOT TRUE")
+    _mark_undecodable(bind, "vecmigrate_unified", _FOUND_UNIFIED.texts)
+    came_up = "p.revision = '001' AND p.direction = 'upgrade' AND p.landed = 1 AND s.vector_store_id = p.target_key"
+    _mark_odd(bind, key, f"vecmigrate_preserved p CROSS JOIN {rows}", came_up)
+    rival = "s.vector_store_id = c.vector_store_id"
+    _mark_odd(bind, key, f"vecmigrate_contested c CROSS JOIN {rows}", rival)
+    last = bind.execute(sa.text("SELECT max(pos) FROM vecmigrate_unified")).scalar() or 0
+    _copy_plain(bind, shape, 1, last)
+    moved = f"{rows} WHERE {_NOT_ODD.format(key=key)}"
+    _require_equal(bind, shape.kinds, (moved, names), (_TABLE, {}))
+
+
+def _copy_plain(bind: sa.Connection, shape: _Shape, first: int, last: int) -> None:
+    """Copy rows set by set; where the found table refuses a set, halve it until only that row is left."""
+    columns = [shape.selected.get(column, column) for column in shape.kinds]
+    rows = f"vecmigrate_unified s WHERE s.pos BETWEEN :first AND :last AND {_NOT_ODD.format(key='s.pos')}"
+    copied = f"SELECT {', '.join(columns)} FROM {rows} ORDER BY {shape.key}"
+    statement = sa.text(f"INSERT INTO {_TABLE} ({', '.join(shape.kinds)}) {copied}")
+    try:
+        with bind.begin_nested():
+            bind.execute(statement, {"first": first, "last": last})
+    except sa.exc.IntegrityError:
+        if first == last:
+            bind.execute(sa.text("INSERT INTO vecmigrate_odd (key) VALUES (:key)"), {"key": first})
+            return
+        middle = (first + last) // 2
+        _copy_plain(bind, shape, first, middle)
+        _copy_plain(bind, shape, middle + 1, last)
+
+
+def _admitted(bind: sa.Connection, table: str, rows: Sequence[Row]) -> list[bool]:
+    """Insert the rows that the found table admits, and return which they are."""
+    if not rows:
+        return []
+    try:
+        with bind.begin_nested():
+            _insert(bind, table, rows)
+    except sa.exc.IntegrityError:
+        if len(rows) == 1:
+            return [False]
+        middle = len(rows) // 2
+        return _admitted(bind, table, rows[:middle]) + _admitted(bind, table, rows[middle:])
+    return [True] * len(rows)
+
+
+@dataclass(frozen=True)
+class _Return:
+    """A unified row on its way back, with the row it becomes in the table of its shape."""
+
+    shape: _Shape
+    row: Row
+    becomes: Row
+    record: _Record | None
+    is_rival: bool
+
+    def entry(self, *, admitted: bool) -> list[Row]:
+        """Return what must be kept so that the way up gives the unified row again."""
+        if not admitted:
+            return [_aside(self.row, self.record, _refusal(self.becomes))]
+        reason = self._loss()
+        if reason is None:
+            return []
+        kept = _entry("downgrade", _TABLE, _dump(self.row), reason, landed=1)
+        return [kept | {"target_key": _key_text(self.becomes[self.shape.key]), "converted": _dump(self.becomes)}]
+
+    def _loss(self) -> str | None:
+        if self.is_rival:
+            return _RIVAL
+        if self.shape is _STORES:
+            return "went back to stores, which has no place for its name"
+        try:
+            again = self.shape.convert(self.becomes)
+        except _UnfitError as unfit:
+            return str(unfit)
+        lost = [column for column in self.row if not _same(again[column], self.row[column])]
+        return f"the older table can't tell: {', '.join(lost)}" if lost else None
+
+
+def _refusal(row: Row) -> str:
+    if row.get("expires_at", 0) is None:
+        return "expires_at: the older table needs one"
+    return "refused by the rules of the older table"
+
+
+def _aside(row: Row, record: _Record | None, reason: str) -> Row:
+    return _entry("downgrade", _TABLE, _dump(row), reason, converted=record and record.memory())
+
+
+def _return_odd(bind: sa.Connection, shape: _Shape) -> None:
+    columns, codec = tuple(_UNIFIED_KINDS), _codec(bind)
+    query = (
+        f"SELECT s.pos, c.vector_store_id IS NOT NULL AS is_rival, {_cells(bind, columns)} "
+        "FROM vecmigrate_odd o JOIN vecmigrate_unified s ON s.pos = o.key "
+        "LEFT JOIN vecmigrate_contested c ON c.vector_store_id = s.vector_store_id "
+        "WHERE o.key > :last ORDER BY o.key"
+    )
+    for page in _pages(bind, query):
+        rows = [(_row(columns, values, codec), bool(is_rival)) for _, is_rival, *values in page]
+        records = _records(bind, "upgrade", (row["vector_store_id"] for row, _ in rows))
+        returns, entries = [], []
+        for row, is_rival in rows:
+            record = _record_of(_FOUND_UNIFIED, row, records)
+            if record and _kept_shape(shape, record, record.row) is None:
+                record = None
+            try:
+                returns.append(_return_of(shape, row, record, is_rival=is_rival))
+            except _UnfitError as unfit:
+                entries.append(_aside(row, record, str(unfit)))
+        for target in (shape, _STORES):
+            chosen = [each for each in returns if each.shape is target]
+            admitted = _admitted(bind, target.table, [each.becomes for each in chosen])
+            entries += [entry for each, ok in zip(chosen, admitted, strict=True) for entry in each.entry(admitted=ok)]
+        _preserve(bind, entries)
+
+
+def _return_of(shape: _Shape, row: Row, record: _Record | None, *, is_rival: bool) -> _Return:
+    came_from_stores = record is not None and record.source_table == "stores"
+    if came_from_stores and row["name"] is not None:
+        shape = _STORES
+    elif shape is _LEGACY:
+        _require_legacy_session(row)
+    if came_from_stores and shape is not _STORES:
+        record = None
+    becomes = _merged(shape.restore, row, record) if record else shape.restore(row)
+    return _Return(shape, row, becomes, record, is_rival)
+
+
+def _require_legacy_session(row: Row) -> None:
+    if row["session_id"] is None:
+        raise _UnfitError("name: the older table has only sessions")
+    try:
+        active = _flag(row["is_active"], "is_active", [])
+    except _UnfitError:
+        return
+    if active == 0:
+        raise _UnfitError("is_active: the older table can't tell an inactive session")
+
+
+def _return_set_aside(bind: sa.Connection, shape: _Shape) -> None:
+    """Put rows that never landed back where they came from, if they still fit there."""
+    rivals = sa.table("vecmigrate_rivals", sa.column("id", sa.Integer))
+    for page in _kept_pages(bind, "upgrade", 0):
+        rows = [(record, _load(record.row)) for record in page]
+        beaten = set(bind.scalars(sa.select(rivals.c.id).where(rivals.c.id.in_([record.id for record in page]))))
+        for target in (shape, _STORES):
+            chosen = [(record, row) for record, row in rows if _kept_shape(shape, record, row) is target]
+            admitted = _admitted(bind, target.table, [row for _, row in chosen])
+            back = [pair for pair, ok in zip(chosen, admitted, strict=True) if ok]
+            for record, row in back:
+                _preserve(bind, _entries_back(target, record, row, is_beaten=record.id in beaten))
+            ids = [record.id for record, _ in back]
+            bind.execute(sa.delete(_preserved).where(_preserved.c.id.in_(ids)))
+
+
+def _entries_back(shape: _Shape, record: Any, row: Row, *, is_beaten: bool) -> list[Row]:
+    """Return what must be kept so that the row is set aside again on the way up, as long as nobody edits it."""
+    key = _key_text(row[shape.key])
+    entries = [_remembered(record.converted, "downgrade", key)] if record.converted else []
+    if not is_beaten and _converts(shape, row):
+        # Its rival is gone since. Landing now would put a row into the unified table that was not there.
+        reason = _STILL_ASIDE + record.reason.removeprefix(_STILL_ASIDE)
+        entry = _entry("downgrade", shape.table, record.row, reason, landed=1)
+        entries.append(entry | {"target_key": key, "converted": record.row})
+    return entries
+
+
+def _converts(shape: _Shape, row: Row) -> bool:
+    try:
+        shape.convert(row)
+    except _UnfitError:
+        return False
+    return True

@@ -1,0 +1,345 @@
+"""Backups of one SQLite database in a folder: written whole or not at all, found, verified, rotated.
+
+A backup is a data file and, beside it, a manifest of the same name.
+"""
+
+import contextlib
+import hashlib
+import os
+import re
+import secrets
+import shutil
+import sqlite3
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from vecmigrate import sqlite_files
+from vecmigrate.errors import BackupError, LockTimeoutError
+from vecmigrate.manifests import (
+    Backup,
+    command,
+    damaged,
+    file_names,
+    find,
+    listing,
+    manifest_of,
+    manifests,
+    recorded_id,
+    write,
+)
+
+__all__ = [
+    "Backup",
+    "check_room",
+    "clean_temporary",
+    "command",
+    "copy_verified",
+    "create",
+    "damaged",
+    "find",
+    "is_verified",
+    "listing",
+    "newest_verified",
+    "prepare_folder",
+    "recorded_id",
+    "rotate",
+    "same_content",
+    "scratch",
+    "verify",
+]
+
+_TEMPORARY = re.compile(r"[0-9a-f]{16}\.tmp(-journal|-wal|-shm)?")
+_MARGIN = 1 << 16
+
+
+def create(
+    database: str,
+    folder: str,
+    *,
+    database_id: str,
+    revision: str | None,
+    app_version: str | None,
+    reason: str,
+    timeout: float,
+    source: sqlite3.Connection | None = None,
+) -> Backup:
+    """Write a verified backup of the committed state of *database* into *folder*.
+
+    Takes no write lock: call it while another connection holds ``BEGIN IMMEDIATE`` and has written nothing,
+    then no commit fits between the backup and the change. It reads on a connection of its own, or through
+    *source*, which may be the one that holds an exclusive lock. Raises LockTimeoutError when the database
+    stays unreadable for *timeout* seconds, BackupError for everything else; both leave nothing behind.
+    """
+    deadline = time.monotonic() + timeout
+    prepare_folder(folder)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_explained(database, folder))
+        temporary = stack.enter_context(scratch(folder, database_id))
+        connection = source or stack.enter_context(contextlib.closing(sqlite_files.connect(database)))
+        size = sqlite_files.patiently(lambda: sqlite_files.content_size(connection), deadline)
+        _check_content(size, database)
+        check_room(folder, size, database=database)
+        sqlite_files.copy_pages(connection, temporary, deadline=deadline)
+        draft = Backup(
+            name="",
+            path=temporary,
+            revision=revision,
+            app_version=app_version,
+            created_at="",
+            bytes=Path(temporary).stat().st_size,
+            reason=reason,
+            database_id=database_id,
+            database_path=os.path.realpath(database),
+            sha256=_sha256(temporary),
+            sequence=max((backup.sequence for backup, _ in manifests(folder) if backup), default=0) + 1,
+        )
+        _check_sound(draft, temporary)
+        return _publish(temporary, draft, folder)
+
+
+@contextlib.contextmanager
+def _explained(database: str, folder: str) -> Iterator[None]:
+    try:
+        yield
+    except (sqlite3.Error, OSError) as error:
+        if sqlite_files.is_busy(error):
+            raise LockTimeoutError(
+                f"{database} is in use by another process, longer than the timeout. Nothing was changed.",
+                next_step="wait for that process or stop it, then: " + command(database, "status"),
+            ) from error
+        raise BackupError(
+            f"No backup of {database} could be written to {folder}: {error}. Nothing was changed.",
+            next_step=f"make {folder} writable with room in it, or set VECMIGRATE_BACKUP_DIR, then: "
+            + command(database, "backup", "create"),
+        ) from error
+
+
+def _check_content(size: int, database: str) -> None:
+    if not size:
+        raise BackupError(
+            f"{database} is empty: there is nothing to back up. Nothing was changed.",
+            next_step=command(database, "status"),
+        )
+
+
+def check_room(folder: str, needed: int, *, database: str) -> None:
+    """Raise BackupError, naming *folder* and the bytes, where its disk has no room for so many more."""
+    free = shutil.disk_usage(folder).free
+    needed += _MARGIN
+    if free < needed:
+        raise BackupError(
+            f"{folder} needs {needed} bytes free and has {free}. Nothing was changed.",
+            next_step=f"free {needed - free} bytes there, for example with: "
+            + command(database, "backup", "prune", "--keep", "3"),
+        )
+
+
+def _publish(temporary: str, draft: Backup, folder: str) -> Backup:
+    # The data is complete before it gets its name and the manifest comes last: a crash leaves at worst a data
+    # file that no listing shows, a second name of the temporary one, by which clean_temporary knows it.
+    backup = _claim_name(temporary, draft, folder)
+    try:
+        with scratch(folder, backup.database_id) as manifest:
+            write(backup, manifest)
+            sqlite_files.sync(manifest)
+            Path(manifest).replace(manifest_of(backup.path))
+        sqlite_files.sync_folder(folder)
+    except BaseException:
+        _remove(backup)
+        raise
+    return backup
+
+
+def _claim_name(temporary: str, draft: Backup, folder: str) -> Backup:
+    # File names have at most 255 bytes, and control characters make a name that nobody can type.
+    stem = re.sub(r"[\x00-\x1f\x7f/\\]", "_", Path(draft.database_path).stem)[:60]
+    label = re.sub(r"[^A-Za-z0-9_.]", "_", draft.revision or "base")[:60]
+    moment = datetime.now(UTC)
+    while True:
+        name = f"{stem}-{moment:%Y%m%dT%H%M%S.%f}Z-{label}{sqlite_files.SUFFIX}"
+        path = str(Path(folder).absolute() / name)
+        if not os.path.lexists(manifest_of(path)) and sqlite_files.rename_to_new(temporary, path):
+            return replace(draft, name=name, path=path, created_at=moment.isoformat(timespec="microseconds"))
+        moment += timedelta(microseconds=1)
+
+
+def _remove(backup: Backup) -> None:
+    # The data first: a manifest alone is listed and fails verification, data alone would lie there for ever.
+    Path(backup.path).unlink(missing_ok=True)
+    Path(manifest_of(backup.path)).unlink(missing_ok=True)
+
+
+def prepare_folder(folder: str) -> None:
+    """Create the backup folder (0700, ignored by git) where there is none; leave an existing one alone."""
+    path = Path(folder)
+    if path.is_dir():
+        return
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.mkdir(mode=0o700)
+        path.chmod(0o700)
+        (path / ".gitignore").write_text("*\n", encoding="utf-8")
+    except OSError as error:
+        if path.is_dir() and isinstance(error, FileExistsError):
+            return
+        raise BackupError(
+            f"The backup folder {folder} could not be created: {error}. Nothing was changed.",
+            next_step="set VECMIGRATE_BACKUP_DIR to a folder that can be written, then run the same again",
+        ) from error
+
+
+@contextlib.contextmanager
+def scratch(folder: str, database_id: str) -> Iterator[str]:
+    """Give the path of a new empty 0600 file in *folder*, which goes at the end, with its sidecars."""
+    path = str(Path(folder).absolute() / f"{_prefix(database_id)}{secrets.token_hex(8)}.tmp")
+    try:
+        sqlite_files.new_file(path)
+        yield path
+    finally:
+        for suffix in ("", *sqlite_files.SIDECARS):
+            Path(path + suffix).unlink(missing_ok=True)
+
+
+def _prefix(database_id: str) -> str:
+    # The identity was read from a database, which may hold anything.
+    if not re.fullmatch(r"[A-Za-z0-9-]{1,64}", database_id):
+        database_id = hashlib.sha256(database_id.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+    return f".{database_id}."
+
+
+def clean_temporary(folder: str, database_id: str) -> None:
+    """Remove what killed runs of this database left in *folder*; call it while holding the migration lock."""
+    prefix = _prefix(database_id)
+    names = file_names(folder)
+    data = {name for name in names if name.endswith(sqlite_files.SUFFIX)}
+    unlisted = [Path(folder, name) for name in data if manifest_of(name) not in names]
+    for name in names:
+        if name.startswith(prefix) and _TEMPORARY.fullmatch(name.removeprefix(prefix)):
+            with contextlib.suppress(OSError):
+                _remove_leftover(Path(folder, name), unlisted)
+
+
+def _remove_leftover(temporary: Path, unlisted: Sequence[Path]) -> None:
+    for data in unlisted:
+        if data.exists() and temporary.samefile(data):
+            data.unlink()
+    temporary.unlink()
+
+
+def newest_verified(folder: str, revision: str | None, *, database_id: str | None, database_path: str) -> Backup | None:
+    """Return the newest backup of *revision* that stands every check, or None. Read-only."""
+    for backup in listing(folder, database_id=database_id, database_path=database_path):
+        with contextlib.suppress(BackupError):
+            if backup.revision == revision:
+                verify(backup)
+                return backup
+    return None
+
+
+def is_verified(backup: Backup) -> bool:
+    """Tell whether the data file has the size and hash of its manifest. Read-only."""
+    try:
+        path = Path(backup.path)
+        same_size = path.is_file() and path.stat().st_size == backup.bytes
+        return same_size and _sha256(backup.path) == backup.sha256
+    except OSError:
+        return False
+
+
+def verify(backup: Backup) -> None:
+    """Raise BackupError, saying why, unless the data file is whole and what its manifest says. Read-only."""
+    _check_file(backup, backup.path)
+
+
+def copy_verified(backup: Backup, target: str) -> None:
+    """Copy the data file over the file *target* and verify the copy: what is checked is what will be used."""
+    try:
+        shutil.copyfile(backup.path, target)
+    except FileNotFoundError as error:
+        raise _refused(backup, "the file is missing") from error
+    except OSError as error:
+        raise _refused(backup, f"it cannot be copied: {error}") from error
+    _check_file(backup, target)
+
+
+def _check_file(backup: Backup, path: str) -> None:
+    try:
+        size = Path(path).stat().st_size if Path(path).is_file() else None
+        if size is None:
+            raise _refused(backup, "the file is missing")
+        if size != backup.bytes:
+            raise _refused(backup, f"its size is {size} bytes instead of {backup.bytes}")
+        if _sha256(path) != backup.sha256:
+            raise _refused(backup, "its sha256 differs from the manifest's")
+    except OSError as error:
+        raise _refused(backup, f"it cannot be read: {error}") from error
+    _check_sound(backup, path)
+
+
+def _check_sound(backup: Backup, path: str) -> None:
+    try:
+        with contextlib.closing(sqlite_files.open_closed_file(path)) as connection:
+            problems = sqlite_files.problems(connection)
+            inside = sqlite_files.identity(connection)
+    except sqlite3.Error as error:
+        raise _refused(backup, f"quick_check cannot read it: {error}") from error
+    if problems:
+        raise _refused(backup, f"quick_check failed: {problems[0]}")
+    if inside.database_id not in {None, backup.database_id}:
+        raise _refused(backup, "it holds another database than its manifest says")
+    # A version table with several rows is damaged and names no revision, yet the file can be backed up.
+    known = inside.revisions if len(inside.revisions) == 1 else (*inside.revisions, None)
+    if backup.revision not in known:
+        raise _refused(backup, f"it holds revision {inside.revision}, its manifest says {backup.revision}")
+
+
+def _refused(backup: Backup, reason: str) -> BackupError:
+    return BackupError(
+        f"The backup {backup.path or backup.database_path} is not usable: {reason}. Nothing was changed.",
+        next_step=command(backup.database_path, "backup", "list"),
+    )
+
+
+def _sha256(path: str) -> str:
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def rotate(
+    folder: str,
+    *,
+    keep: int,
+    database_id: str | None,
+    database_path: str,
+    head: str | None,
+    order: Sequence[str],
+) -> list[str]:
+    """Remove this database's oldest backups beyond *keep* and return their names.
+
+    The newest verified one of a revision below *head* always stays: *order* has the revisions from base to
+    head, and None is below them all. Backups of other databases are neither counted nor touched.
+    """
+    backups = listing(folder, database_id=database_id, database_path=database_path)
+    surplus = backups[max(keep, 0) :]
+    if not surplus:
+        return []
+    above = set(order[order.index(head) :]) if head in order else {head} - {None}
+    below = (backup for backup in backups if backup.revision not in above)
+    way_back = next((backup for backup in below if is_verified(backup)), None)
+    doomed = [backup for backup in reversed(surplus) if backup != way_back]
+    with _explained(database_path, folder):
+        for backup in doomed:
+            _remove(backup)
+    return [backup.name for backup in doomed]
+
+
+def same_content(backup_path: str, other_path: str) -> bool:
+    """Tell whether the database at *other_path* still is what was backed up, history and meta table aside."""
+    try:
+        own = ("vecmigrate_history", "vecmigrate_meta")
+        return sqlite_files.same_content(backup_path, other_path, ignore=own)
+    except (sqlite3.Error, OSError, UnicodeError):
+        return False

@@ -1,0 +1,145 @@
+"""The third door: a service makes sure on boot that its database is current.
+
+This module and what it imports at its top stay as light as ``sqlite3`` itself, because a database at head
+is the case of nearly every start. Everything else is imported where there is something to do.
+"""
+
+import os
+import sqlite3
+import time
+
+from vecmigrate.scripts_folder import newest_revision
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from sqlalchemy import URL, Engine
+
+    from vecmigrate.errors import VecmigrateError
+
+__all__ = ["BootReport", "ensure_current"]
+
+_PREFIXES = ("sqlite:///", "sqlite+pysqlite:///", "sqlite+aiosqlite:///")
+_QUERY = (
+    "SELECT version_num, EXISTS (SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'stores') "
+    "FROM vecmigrate_version"
+)
+
+
+class BootReport:
+    """What ``ensure_current`` found and did. Immutable.
+
+    ``state`` is one of:
+
+    - ``current``: at head already, nothing was done
+    - ``migrated``: upgraded now
+    - ``waited``: another process upgraded it meanwhile
+    - ``ahead_compatible``: written by a newer app version, which this one may use
+    - ``ahead_incompatible``: written by a newer app version, which this one must not use
+    - ``locked``: another process held it for longer than ``lock_timeout``
+    - ``failed``: see ``error``; the database is as it was
+
+    ``before`` and ``after`` are revisions or None, ``backup`` the path of the backup or None,
+    ``duration_seconds`` a float, ``error`` a VecmigrateError or None, ``notes`` lines for a person.
+    """
+
+    __slots__ = ("after", "backup", "before", "duration_seconds", "error", "notes", "state")
+
+    state: str
+    before: "str | None"
+    after: "str | None"
+    backup: "str | None"
+    duration_seconds: float
+    error: "VecmigrateError | None"
+    notes: "tuple[str, ...]"
+
+    def __init__(
+        self,
+        *,
+        state: str,
+        before: "str | None" = None,
+        after: "str | None" = None,
+        backup: "str | None" = None,
+        duration_seconds: float = 0.0,
+        error: "VecmigrateError | None" = None,
+        notes: "tuple[str, ...]" = (),
+    ) -> None:
+        values = (after, backup, before, duration_seconds, error, notes, state)
+        for name, value in zip(self.__slots__, values, strict=True):
+            object.__setattr__(self, name, value)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"a BootReport is immutable: {name}")
+
+    def __repr__(self) -> str:
+        return f"BootReport({', '.join(f'{name}={getattr(self, name)!r}' for name in self.__slots__)})"
+
+    @property
+    def usable(self) -> bool:
+        """Tell whether this version of the application may use the database."""
+        return self.state in {"current", "migrated", "waited", "ahead_compatible"}
+
+
+def ensure_current(
+    url: "str | URL | Engine | None" = None,
+    *,
+    on_failure: str = "warn",
+    lock_timeout: float = 30.0,
+    app_version: "str | None" = None,
+) -> BootReport:
+    """Bring a service's database to head, and say how that went.
+
+    Call it before the first request, on every start, from as many processes as there are. At head it
+    opens the file, reads one row, and writes nothing. Otherwise it runs ``upgrade`` with its lock, backup
+    and history. ``lock_timeout`` is in seconds, ``app_version`` the version of the calling application
+    (by default the newest one known here) for the question whether it may use a newer database. Of an
+    Engine on a file only the URL is used; one on memory is migrated itself, without a backup.
+
+    With ``on_failure="warn"`` failures are logged and reported, never raised; with ``"raise"`` a
+    VecmigrateError is raised whenever the database may not be used. Blocks: from an event loop call it
+    by ``asyncio.to_thread``.
+    """
+    if on_failure not in {"warn", "raise"}:
+        raise ValueError(f"on_failure must be 'warn' or 'raise', not {on_failure!r}")
+    began = time.perf_counter()
+    head = _revision_if_current(url)
+    if head is not None:
+        return BootReport(state="current", before=head, after=head, duration_seconds=time.perf_counter() - began)
+    from vecmigrate.booting import boot  # noqa: PLC0415 - heavy, and only needed where there is work
+
+    return boot(url, raises=on_failure == "raise", lock_timeout=lock_timeout, app_version=app_version)
+
+
+def _revision_if_current(url: object) -> "str | None":
+    """Return the head if an SQLite file is known to be there with nothing left to do, else None. Read-only."""
+    path = _plain_path(url)
+    if path is None:
+        return None
+    quoted = path.replace("%", "%25").replace("?", "%3f").replace("#", "%23")
+    try:
+        head = newest_revision()
+        # Unlike mode=ro, mode=rw leaves no sidecars of a WAL database behind. It does not create the file.
+        connection = sqlite3.connect(f"file:{quoted}?mode=rw", uri=True, isolation_level=None)
+        try:
+            rows = connection.execute(_QUERY).fetchmany(2)
+        finally:
+            connection.close()
+    except (sqlite3.Error, OSError, ValueError):
+        return None  # The long way finds out why, and says it well.
+    return head if rows == [(head, 0)] else None
+
+
+def _plain_path(url: object) -> "str | None":
+    """Return the path in a URL where it is plain to see, else None."""
+    if url is None:
+        url = os.environ.get("VECMIGRATE_DATABASE_URL")
+    if not isinstance(url, str):
+        url = getattr(url, "url", url)  # an Engine's
+        if getattr(url, "drivername", "").partition("+")[0] != "sqlite" or getattr(url, "query", None):
+            return None
+        path = getattr(url, "database", None) or ""
+    else:
+        prefix = next((each for each in _PREFIXES if url.startswith(each)), None)
+        path = url[len(prefix) :] if prefix else ""
+        if "?" in path:
+            return None
+    return path if path and not path.startswith(("file:", ":memory:")) else None

@@ -1,0 +1,136 @@
+"""Commands that change the database: migrate, rollback and restore."""
+
+from typing import Any
+
+import click
+
+from vecmigrate.cli.output import Context, Output, command
+from vecmigrate.cli.root import cli
+from vecmigrate.journal import Report
+from vecmigrate.migrator import Plan
+
+__all__ = ["migrate", "restore", "rollback"]
+
+
+@command(cli)
+@click.option("--target", default="head", help="head, a revision number, +N, or an app version.")
+@click.option("--version", help="The app version whose schema is wanted.")
+@click.option("--dry-run", is_flag=True, help="Print the plan and write nothing.")
+@click.option("--force", is_flag=True, help="Run the target's revision again.")
+@click.option("--no-backup", is_flag=True, help="Make no backup first.")
+def migrate(
+    context: Context, out: Output, *, target: str, version: str | None, dry_run: bool, force: bool, no_backup: bool
+) -> None:
+    r"""Upgrade the database; it is backed up first, and changed in one transaction.
+
+    \b
+    Examples:
+      vecmigrate --db-path sessions.sqlite3 migrate
+      vecmigrate --db-path sessions.sqlite3 migrate --version 1.0.0 --dry-run
+    """
+    migrator = context.migrator(backup="never" if no_backup else None)
+    if dry_run:
+        _show_plan(out, migrator.plan_upgrade(target, version=version), "applied")
+        return
+    report = migrator.upgrade(target, version=version, force=force)
+    _show_report(out, report, "applied")
+
+
+@command(cli)
+@click.option("--to-version", "target", required=True, help="base, a revision number, -N, or an app version.")
+@click.option("--from-backup", is_flag=False, flag_value="", help="Restore a backup: the newest fitting, or NAME.")
+@click.option("--dry-run", is_flag=True, help="Print the plan and write nothing.")
+@click.option("--yes", is_flag=True, help="Allow base to drop tables that hold rows.")
+def rollback(context: Context, out: Output, *, target: str, from_backup: str | None, dry_run: bool, yes: bool) -> None:
+    r"""Go back to an older revision, by its downgrade script or from a backup.
+
+    \b
+    Examples:
+      vecmigrate --db-path sessions.sqlite3 rollback --to-version 0
+      vecmigrate --db-path sessions.sqlite3 rollback --to-version 0 --from-backup
+    """
+    migrator = context.migrator()
+    if from_backup is not None:
+        chosen = migrator.backup_of(target, name=from_backup or None)
+        if dry_run:
+            out.answer({"backup": chosen.as_dict(verified=True)}, [f"Would restore {chosen.path}"])
+            return
+        _show_restored(out, migrator.restore(chosen), chosen.name)
+    elif dry_run:
+        _show_plan(out, migrator.plan_rollback(target), "reverted")
+    else:
+        _show_report(out, migrator.rollback(target, allow_data_loss=yes), "reverted")
+
+
+def _show_plan(out: Output, plan: Plan, verb: str) -> None:
+    steps = [step.id for step in plan.steps]
+    document = {
+        "dry_run": True,
+        "from": plan.from_revision,
+        "to": plan.to_revision,
+        verb: steps,
+        "backup": None,
+        "backup_folder": plan.backup_folder,
+    }
+    if plan.note:
+        out.say(plan.note)
+    lines = [f"Would {plan.direction} from {plan.from_revision or 'base'} to {plan.to_revision or 'base'}:"]
+    lines += [f"  {step.id} {step.name}" for step in plan.steps]
+    lines += [f"A backup would go into {plan.backup_folder}"] if plan.backup_folder else []
+    out.answer(document, lines if steps else ["Nothing to do."])
+
+
+def _report_document(report: Report) -> dict[str, Any]:
+    return {
+        "from": report.from_revision,
+        "to": report.to_revision,
+        "applied": report.applied,
+        "reverted": report.reverted,
+        "backup": report.backup,
+        "created": report.created,
+        "waited": report.waited,
+        "rows": {"converted": report.converted, "set_aside": report.set_aside},
+        "duration_seconds": round(report.duration_seconds, 6),
+        "notes": report.notes,
+    }
+
+
+def _show_report(out: Output, report: Report, verb: str) -> None:
+    for note in report.notes:
+        out.say(note)
+    steps = report.applied if verb == "applied" else report.reverted
+    lines = [f"Nothing to do: the database is at {report.to_revision or 'base'}."]
+    if report.applied or report.reverted:
+        lines = [
+            (
+                f"From {report.from_revision or 'base'} to {report.to_revision or 'base'} "
+                f"({verb}: {', '.join(steps)}) in {report.duration_seconds:.2f} s."
+            ),
+            (
+                f"Rows: {report.converted} converted, {report.set_aside} set aside; "
+                "the originals are kept (vecmigrate preserved)."
+            ),
+        ]
+        lines += [f"Backup: {report.backup}"] if report.backup else []
+    out.answer(_report_document(report), lines)
+
+
+@command(cli)
+@click.argument("name")
+def restore(context: Context, out: Output, *, name: str) -> None:
+    r"""Put a backup in place of the present state, which is saved first.
+
+    \b
+    Example:
+      vecmigrate --db-path sessions.sqlite3 restore sessions-20260131T103000.000000Z-000
+    """
+    migrator = context.migrator()
+    _show_restored(out, migrator.restore(migrator.find_backup(name)), name)
+
+
+def _show_restored(out: Output, report: Report, name: str) -> None:
+    for note in report.notes:
+        out.say(note)
+    lines = [f"Restored {name}: the database is at {report.to_revision or 'base'}."]
+    lines += [f"The state before is saved in {report.backup}"] if report.backup else []
+    out.answer(_report_document(report) | {"restored": name}, lines)

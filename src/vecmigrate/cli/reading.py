@@ -1,0 +1,132 @@
+"""Commands that write nothing, apart from ``history --rebuild`` and ``--clear``."""
+
+import json
+from dataclasses import asdict
+
+import click
+
+from vecmigrate.cli.output import Context, Output, command, table
+from vecmigrate.cli.root import cli
+from vecmigrate.migrator import app_version_rows
+
+__all__ = ["history", "list_", "preserved", "status", "versions"]
+
+
+@command(cli)
+@click.option("--check", is_flag=True, help="Exit with 3 when something is pending.")
+def status(context: Context, out: Output, *, check: bool) -> int:
+    r"""Tell where the database is, and what is pending. Writes nothing.
+
+    \b
+    Example:
+      vecmigrate --db-path sessions.sqlite3 status --check
+    """
+    found = context.migrator().status()
+    last = found.last_run
+    lines = [
+        ("database", f"{found.database} ({found.dialect})"),
+        ("state", found.state),
+        ("revision", f"{found.revision or 'none'} (head is {found.head})"),
+        ("app version", found.app_version or "none"),
+        ("pending", ", ".join(found.pending) or "nothing"),
+        ("last run", f"{last['migration_id']} {last['status']} at {last['executed_at']}" if last else "never"),
+        ("last backup", found.last_backup["path"] if found.last_backup else "none"),
+        ("rows kept aside", "{converted} converted, {set_aside} set aside".format(**found.preserved_rows)),
+    ]
+    if found.reembed:
+        lines.append(("re-embedding", "{remaining} chunks left for {model}".format(**found.reembed)))
+    out.answer(asdict(found), [*table([(f"{name}:", value) for name, value in lines]), *found.notes])
+    return 3 if check and found.state in {"absent", "unversioned", "pending"} else 0
+
+
+@command(cli, "list")
+def list_(context: Context, out: Output) -> None:
+    r"""List every revision, and whether it is applied. Writes nothing.
+
+    \b
+    Example:
+      vecmigrate --db-path sessions.sqlite3 list
+    """
+    found = context.migrator().listing()
+    rows = [("", "REVISION", "APP VERSION", "NAME", "STATUS", "EXECUTED AT", "SECONDS")]
+    for each in found:
+        seconds = each["duration_seconds"]
+        rows.append(
+            (
+                "->" if each["current"] else "",
+                each["revision"],
+                each["app_version"] or "",
+                each["name"],
+                each["status"],
+                each["executed_at"] or "",
+                "" if seconds is None else f"{seconds:.3f}",
+            )
+        )
+    out.answer({"revisions": found}, table(rows))
+
+
+@command(cli)
+@click.option("--limit", type=click.IntRange(min=1), help="Only the newest N attempts.")
+@click.option("--rebuild", is_flag=True, help="Write the JSON mirror anew from the table.")
+@click.option("--clear", is_flag=True, help="Forget every attempt; the schema stays.")
+@click.option("--yes", is_flag=True, help="Confirm --clear.")
+def history(context: Context, out: Output, *, limit: int | None, rebuild: bool, clear: bool, yes: bool) -> None:
+    r"""Show every attempt, oldest first.
+
+    \b
+    Example:
+      vecmigrate --db-path sessions.sqlite3 history --limit 10
+    """
+    migrator = context.migrator()
+    if clear:
+        if not yes:
+            raise click.UsageError("--clear forgets every attempt; confirm with --yes.")
+        count = migrator.clear_history()
+        out.answer({"cleared": count}, [f"{count} attempts forgotten; the schema is as it was."])
+    elif rebuild:
+        path = migrator.rebuild_mirror()
+        out.answer({"mirror": path}, [f"Written: {path}"])
+    else:
+        attempts = [attempt.entry() for attempt in migrator.attempts(limit=limit)]
+        rows = [("EXECUTED AT", "MIGRATION", "DIRECTION", "STATUS", "MESSAGE")]
+        rows += [
+            (each["executed_at"], each["migration_id"], each["metadata"]["direction"], each["status"], each["message"])
+            for each in attempts
+        ]
+        out.answer({"attempts": attempts}, table(rows) if attempts else ["No attempt yet."])
+
+
+@command(cli)
+@click.argument("version", required=False)
+def versions(context: Context, out: Output, *, version: str | None) -> None:
+    r"""Show the app versions that changed the schema, or the revision of one.
+
+    \b
+    Examples:
+      vecmigrate versions
+      vecmigrate versions 1.1.0
+    """
+    del context
+    found, note = app_version_rows(version)
+    if note:
+        click.echo(note, err=True)
+    rows = [("APP VERSION", "REVISION", "COMPATIBLE FROM")]
+    rows += [(each["app_version"], each["revision"], each["compatible_from"]) for each in found]
+    out.answer({"versions": found} | ({"revision": found[0]["revision"], "note": note} if version else {}), table(rows))
+
+
+@command(cli)
+@click.option("--limit", type=click.IntRange(min=1), help="Only the newest N rows.")
+def preserved(context: Context, out: Output, *, limit: int | None) -> None:
+    r"""Show rows that were converted or set aside, and why. Shows their contents; writes nothing.
+
+    \b
+    Example:
+      vecmigrate --db-path sessions.sqlite3 preserved --limit 20
+    """
+    rows = context.migrator().preserved(limit=limit)
+    lines = []
+    for each in rows:
+        lines.append(f"{each['source_table']} ({'converted' if each['landed'] else 'set aside'}): {each['reason']}")
+        lines.append(f"  {json.dumps(each['row'], ensure_ascii=False)}")
+    out.answer({"rows": rows}, lines or ["Every row landed as it was."])

@@ -1,0 +1,61 @@
+"""Where a database is, and what to say when that is a revision of a newer version."""
+
+from packaging.version import InvalidVersion, Version
+from sqlalchemy import Connection, column, inspect, select, table
+
+from vecmigrate import meta
+from vecmigrate.errors import AheadError, NeedsPersonError
+from vecmigrate.revisions import Revisions
+from vecmigrate.schema import VERSION_TABLE
+
+__all__ = ["current_heads", "one_of"]
+
+
+def current_heads(connection: Connection, revisions: Revisions, *, app_version: str | None = None) -> tuple[str, ...]:
+    """Return the revision of a database as Alembic's heads. Read-only.
+
+    Raises AheadError for a revision that this version does not know, NeedsPersonError for several.
+    """
+    if not inspect(connection).has_table(VERSION_TABLE):
+        return ()
+    version = table(VERSION_TABLE, column("version_num"))
+    heads = tuple(str(head) for head in connection.scalars(select(version.c.version_num)))
+    if len(heads) > 1:
+        raise NeedsPersonError(
+            f"The table {VERSION_TABLE} names {len(heads)} revisions, and there must be one. Nothing was changed.",
+            next_step=f"look at the tables, then keep the row that fits them: DELETE FROM {VERSION_TABLE} WHERE ...",
+        )
+    if heads and heads[0] not in revisions.ids:
+        raise ahead(heads[0], meta.read(connection), revisions, app_version)
+    return heads
+
+
+def ahead(revision: str, known: dict[str, str], revisions: Revisions, app_version: str | None = None) -> AheadError:
+    """Return the error for a database at a revision of a newer version."""
+    mine = app_version or str(revisions.versions.newest.version)
+    writer, oldest = known.get("app_version"), known.get("compatible_from")
+    compatible = _is_compatible(mine, oldest)
+    wanted = writer or "the version that wrote it"
+    return AheadError(
+        f"The database is at revision {revision}, written by app version {writer or 'unknown'}; this is {mine}, "
+        f"which knows revisions up to {revisions.head}"
+        + (f" and may still run on it (compatible from {oldest})." if compatible else " and must not run on it.")
+        + " Nothing was changed.",
+        next_step=f"install app version {wanted}, or go back: vecmigrate rollback --to-version "
+        f"{revisions.head} --from-backup",
+        revision=revision,
+        app_version=writer,
+        compatible=compatible,
+    )
+
+
+def _is_compatible(mine: str, oldest: str | None) -> bool:
+    try:
+        return oldest is not None and Version(mine) >= Version(oldest)
+    except InvalidVersion:
+        return False
+
+
+def one_of(heads: tuple[str, ...]) -> str | None:
+    """Return the revision that Alembic's heads name, None for base."""
+    return next(iter(heads), None)

@@ -1,0 +1,167 @@
+"""What a run notes down while it goes on: its report, its attempts, and its marker."""
+
+import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from alembic.runtime.migration import MigrationStep, StampStep
+
+from vecmigrate import history
+from vecmigrate.errors import VecmigrateError
+from vecmigrate.preflight import target_of
+from vecmigrate.revisions import Revision, Revisions
+
+__all__ = ["Journal", "Report", "described", "direction_of", "revision_of"]
+
+_VERBS = {"upgrade": "Upgraded", "downgrade": "Downgraded", "stamp": "Stamped"}
+
+
+@dataclass
+class Report:
+    """What a run did, filled in while it goes on. Revisions are None for base, paths are absolute."""
+
+    from_revision: str | None = None
+    to_revision: str | None = None
+    applied: list[str] = field(default_factory=list)
+    reverted: list[str] = field(default_factory=list)
+    backup: str | None = None
+    created: bool = False
+    waited: bool = False
+    is_ahead: bool = False
+    converted: int = 0
+    set_aside: int = 0
+    duration_seconds: float = 0.0
+    notes: list[str] = field(default_factory=list)
+
+    def take_back(self) -> None:
+        """Forget the steps that were rolled back."""
+        self.applied, self.reverted, self.to_revision = [], [], self.from_revision
+        self.converted = self.set_aside = 0
+
+
+def direction_of(step: MigrationStep) -> str:
+    """Return upgrade, downgrade or stamp."""
+    if isinstance(step, StampStep):
+        return "stamp"
+    return "upgrade" if step.is_upgrade else "downgrade"
+
+
+def revision_of(step: MigrationStep) -> str | None:
+    """Return the revision a step belongs to: the one it applies, reverts or stamps; None for base."""
+    return target_of(step) if step.is_upgrade or isinstance(step, StampStep) else step.from_revisions_no_deps[0]
+
+
+def described(error: BaseException) -> str:
+    """Return the cause in one line, without parameters or values, which are contents of rows."""
+    if isinstance(error, VecmigrateError):
+        return error.message
+    cause = getattr(error, "orig", None) or error
+    primary = getattr(getattr(cause, "diag", None), "message_primary", None)
+    quotes_values = isinstance(cause, (ValueError, TypeError, LookupError))
+    text = primary or ("" if quotes_values else str(cause))
+    return ": ".join(filter(None, [type(cause).__name__, text.strip().partition("\n")[0]]))
+
+
+class Journal:
+    """The notes of one run over some steps. Writes nothing by itself."""
+
+    def __init__(self, report: Report, revisions: Revisions) -> None:
+        self.run_id = uuid.uuid4().hex
+        self.report = report
+        self.attempts: list[history.Attempt] = []
+        self._revisions = revisions
+        self._steps: Sequence[MigrationStep] = ()
+        self._done = 0
+        self._began_at = history.now()
+        self._began = time.monotonic()
+
+    def plan(self, steps: Sequence[MigrationStep]) -> None:
+        self._steps = steps
+        self.begin_step()
+
+    def begin_step(self) -> None:
+        self._began_at, self._began = history.now(), time.monotonic()
+
+    def end_step(self, step: MigrationStep, *, converted: int, set_aside: int) -> None:
+        revision = revision_of(step)
+        self._done += 1
+        self.report.to_revision = target_of(step)
+        if revision is not None and not isinstance(step, StampStep):
+            (self.report.applied if step.is_upgrade else self.report.reverted).append(revision)
+        self._add(self._named(step), direction_of(step), _VERBS[direction_of(step)], converted, set_aside)
+
+    def end_merge(self, *, converted: int, set_aside: int) -> None:
+        """Note that the rows of a table were merged that an older service had made again."""
+        revision = self._revisions.get("001")
+        if revision is not None:
+            self._add(revision, "upgrade", "Merged the table stores of an older service", converted, set_aside)
+
+    def _add(self, revision: Revision, direction: str, what: str, converted: int, set_aside: int) -> None:
+        self.report.converted += converted
+        self.report.set_aside += set_aside
+        rows = {"converted": converted, "set_aside": set_aside}
+        message = f"{what}: {converted} rows converted, {set_aside} set aside"
+        self.attempts.append(self._attempt(revision, direction, "success", message, rows=rows))
+
+    def failing_revision(self) -> str | None:
+        """Return the revision that was running last."""
+        return revision_of(self._last_step()) if self._steps else "001"
+
+    def _last_step(self) -> MigrationStep:
+        return self._steps[min(self._done, len(self._steps) - 1)]
+
+    def failed(self, status: str, why: str) -> list[history.Attempt]:
+        """Return the records of a run that was rolled back: what it had done is skipped."""
+        name = self.failing_revision()
+        undone = [replace(each, status="skipped", message=f"rolled back with {name}") for each in self.attempts]
+        if self._done < len(self._steps):
+            named, direction = self._named(self._last_step()), direction_of(self._last_step())
+        elif undone:
+            # It failed after the last step, so that one failed.
+            last = undone.pop()
+            named, direction = self._named_by(last.revision), last.direction
+        else:
+            named, direction = self._named_by(name), "upgrade"
+        return [*undone, self._attempt(named, direction, status, f"{why}; rolled back", error=why)]
+
+    def _named(self, step: MigrationStep) -> Revision:
+        return self._named_by(revision_of(step))
+
+    def _named_by(self, revision: str | None) -> Revision:
+        return self._revisions.get(revision) or Revision(revision or "base", revision or "base", None, None)
+
+    def _attempt(
+        self, revision: Revision, direction: str, status: str, message: str, **metadata: Any
+    ) -> history.Attempt:
+        return history.Attempt(
+            migration_id=revision.migration_id,
+            revision=revision.id if revision.id != "base" else None,
+            version=revision.app_version,
+            name=revision.name,
+            direction=direction,
+            status=status,
+            message=message,
+            executed_at=self._began_at.isoformat(),
+            duration_seconds=round(time.monotonic() - self._began, 6),
+            metadata={"run_id": self.run_id, "backup_path": self.report.backup} | metadata,
+        )
+
+    def marker(self, database_id: str) -> history.Marker:
+        """Return the marker that tells the next run of this one, should it die."""
+        steps = []
+        for step in self._steps:
+            named = self._named(step)
+            steps.append(
+                {"revision": revision_of(step), "direction": direction_of(step)}
+                | {"migration_id": named.migration_id, "version": named.app_version, "name": named.name}
+            )
+        return history.Marker(
+            run_id=self.run_id,
+            database_id=database_id,
+            started_at=self._began_at.isoformat(),
+            direction=direction_of(self._steps[-1]) if self._steps else "upgrade",
+            steps=steps,
+            backup=self.report.backup,
+        )

@@ -1,0 +1,152 @@
+"""Manifests: what a backup folder says it holds, read without trusting a word of it.
+
+Nothing that a manifest contains is ever used as a path: it may have been written by anybody.
+"""
+
+import json
+import os
+import re
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from vecmigrate.errors import BackupError
+from vecmigrate.sqlite_files import SUFFIX
+
+__all__ = [
+    "Backup",
+    "command",
+    "damaged",
+    "file_names",
+    "find",
+    "listing",
+    "manifest_of",
+    "manifests",
+    "recorded_id",
+    "write",
+]
+
+_NAME = re.compile(r".+-\d{8}T\d{6}\.\d{6}Z-[A-Za-z0-9_.]+", re.DOTALL)
+_PATH = re.compile(r"[/\\\x00-\x1f\x7f]|^~|^\.*$|\.\.|^[A-Za-z]:")
+_LARGEST = 1 << 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Backup:
+    """A backup as its manifest describes it; ``name`` and ``path`` are where it was found.
+
+    ``sequence`` counts upwards within a folder: it orders backups even when the clock went backwards.
+    """
+
+    name: str
+    path: str
+    revision: str | None
+    app_version: str | None
+    created_at: str
+    bytes: int
+    reason: str
+    database_id: str
+    database_path: str
+    sha256: str
+    sequence: int
+
+    def as_dict(self, *, verified: bool) -> dict[str, object]:
+        hidden = ("database_path", "sequence")
+        return {key: value for key, value in vars(self).items() if key not in hidden} | {"verified": verified}
+
+
+_TEXTS = ("created_at", "reason", "database_id", "database_path", "sha256")
+_OPTIONAL_TEXTS = ("revision", "app_version")
+_COUNTS = ("bytes", "sequence")
+
+
+def command(database: str, *words: str) -> str:
+    """Return the command line that runs *words* on *database*, quoted for a shell."""
+    return shlex.join(["vecmigrate", "--db-path", database, *words])
+
+
+def manifest_of(path: str) -> str:
+    return path.removesuffix(SUFFIX) + ".json"
+
+
+def write(backup: Backup, path: str) -> None:
+    """Write the manifest of *backup* into the file *path*."""
+    document = {key: getattr(backup, key) for key in (*_TEXTS, *_OPTIONAL_TEXTS, *_COUNTS)}
+    Path(path).write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+
+
+def file_names(folder: str) -> frozenset[str]:
+    try:
+        return frozenset(path.name for path in Path(folder).iterdir())
+    except OSError:
+        return frozenset()
+
+
+def manifests(folder: str) -> Iterator[tuple[Backup | None, str]]:
+    """Yield each manifest's backup, None where it is damaged, with its file name."""
+    for name in sorted(file_names(folder)):
+        stem = name.removesuffix(".json")
+        if stem != name and _NAME.fullmatch(stem):
+            yield _parse(Path(folder).absolute() / name), name
+
+
+def _parse(manifest: Path) -> Backup | None:
+    try:
+        # A FIFO would never end, a huge file fill the memory.
+        if not manifest.is_file() or manifest.stat().st_size > _LARGEST:
+            return None
+        content = json.loads(manifest.read_bytes().decode("utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    if not isinstance(content, dict) or not _is_well_formed(content):
+        return None
+    data = manifest.with_name(manifest.name.removesuffix(".json") + SUFFIX)
+    known = {key: content[key] for key in (*_TEXTS, *_OPTIONAL_TEXTS, *_COUNTS)}
+    return Backup(name=data.name, path=str(data), **known)
+
+
+def _is_well_formed(content: dict[str, object]) -> bool:
+    texts = all(isinstance(content.get(key), str) for key in _TEXTS)
+    optional = all(key in content and isinstance(content[key], str | None) for key in _OPTIONAL_TEXTS)
+    return texts and optional and all(type(content.get(key)) is int for key in _COUNTS)
+
+
+def listing(folder: str, *, database_id: str | None, database_path: str) -> list[Backup]:
+    """Return this database's backups, newest first, from their manifests alone. Creates nothing.
+
+    Without *database_id* (the database is missing, damaged or was never migrated) its path decides, or its
+    file name as long as only one database of that name has backups here.
+    """
+    found = [backup for backup, _ in manifests(folder) if backup]
+    if database_id is not None:
+        mine = [backup for backup in found if backup.database_id == database_id]
+    else:
+        path = os.path.realpath(database_path)
+        mine = [backup for backup in found if Path(backup.database_path).name == Path(path).name]
+        if len({backup.database_id for backup in mine}) > 1:
+            mine = [backup for backup in mine if backup.database_path == path]
+    return sorted(mine, key=lambda backup: (backup.sequence, backup.created_at, backup.name), reverse=True)
+
+
+def recorded_id(folder: str, *, database_path: str) -> str | None:
+    """Return the identity this path was last backed up under: a failed first run leaves it only here."""
+    newest = next(iter(listing(folder, database_id=None, database_path=database_path)), None)
+    return newest.database_id if newest else None
+
+
+def damaged(folder: str) -> list[str]:
+    """Return the names of manifests that can't be read, whatever database they belonged to. Read-only."""
+    return [name for backup, name in manifests(folder) if backup is None]
+
+
+def find(name: str, folder: str, *, database_id: str | None, database_path: str) -> Backup:
+    """Return the listed backup called *name*, with or without its extension; BackupError if there is none."""
+    for backup in listing(folder, database_id=database_id, database_path=database_path):
+        if name in {backup.name, backup.name.removesuffix(SUFFIX)}:
+            return backup
+    why = "a backup goes by its name, not by a path" if _PATH.search(name) else "there is none of this name"
+    raise BackupError(
+        f"{name!r} is not a backup of {database_path}: {why}. Nothing was changed.",
+        next_step=command(database_path, "backup", "list"),
+    )

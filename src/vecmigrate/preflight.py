@@ -1,0 +1,128 @@
+"""What is checked and saved under the lock, before the first write."""
+
+from collections.abc import Sequence
+
+from alembic.operations import Operations
+from alembic.runtime.migration import MigrationContext, MigrationStep
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection
+
+from vecmigrate import adoption, backups, history, manifests
+from vecmigrate.catalog import has_content, schema_copy
+from vecmigrate.engine import Database, quick_check
+from vecmigrate.errors import BackupError, NeedsPersonError, WouldLoseRowsError
+from vecmigrate.schema import tool_metadata
+from vecmigrate.settings import Settings
+
+__all__ = ["Steps", "back_up", "require_no_loss", "require_stampable", "run_scripts", "target_of"]
+
+Steps = Sequence[MigrationStep]
+
+
+def target_of(step: MigrationStep) -> str | None:
+    """Return the revision a step leads to, None for base."""
+    return next(iter(step.to_revisions_no_deps), None)
+
+
+def run_scripts(connection: Connection, steps: Steps) -> None:
+    """Run revision scripts on a scratch database, without version table and records."""
+    with Operations.context(MigrationContext.configure(connection)):
+        for step in steps:
+            step.migration_fn()
+
+
+def require_stampable(
+    connection: Connection, database: Database, script: ScriptDirectory, revision: str | None
+) -> None:
+    """Refuse to stamp a revision whose tables are not there, because later runs would fail on it."""
+    if revision is None:
+        return
+    with schema_copy(connection, empty=True) as copy:
+        if copy is None:
+            return
+        tool_metadata.create_all(copy)
+        run_scripts(copy, list(script._upgrade_revs(revision, "base")))  # noqa: SLF001
+        missing = adoption.missing_tables(connection, copy)
+    if missing:
+        raise NeedsPersonError(
+            f"{database} cannot be stamped {revision}: it lacks {', '.join(missing)}. Nothing was changed.",
+            next_step=f"vecmigrate {database.option} migrate --target {revision}",
+        )
+
+
+def require_no_loss(connection: Connection, database: Database) -> None:
+    """Raise WouldLoseRowsError where base would drop tables that hold rows. Read-only."""
+    counts = adoption.rows_dropped_at_base(connection)
+    if counts:
+        listed = ", ".join(f"{table} ({count} rows)" for table, count in counts.items())
+        raise WouldLoseRowsError(
+            f"base would drop {listed}. Nothing was changed.",
+            next_step=f"vecmigrate {database.option} rollback --to-version base --yes "
+            "(alembic -x allow_data_loss=yes downgrade base), which backs them up first",
+        )
+
+
+def back_up(
+    connection: Connection,
+    database: Database,
+    settings: Settings,
+    *,
+    database_id: str,
+    revision: str | None,
+    app_version: str | None,
+    direction: str,
+) -> str | None:
+    """Save the state before the change if it is to be saved; return the path of the backup.
+
+    A run that fails again and again from the same state reuses its backup, so that it fills no disk.
+    """
+    if database.path is None:
+        _refuse_unbacked(database, settings)
+        return None
+    if not has_content(connection):
+        return None
+    if settings.backup == "never":
+        quick_check(connection, database)
+        return None
+    folder = settings.backup_folder(database.path)
+    backups.prepare_folder(folder)
+    backups.clean_temporary(folder, database_id)
+    kept = _reusable(connection, database.path, folder, database_id=database_id, revision=revision)
+    try:
+        kept = kept or backups.create(
+            database.path,
+            folder,
+            database_id=database_id,
+            revision=revision,
+            app_version=app_version,
+            reason=f"before {direction}",
+            timeout=settings.lock_timeout,
+        )
+    except BackupError:
+        quick_check(connection, database)  # Damage of the database itself is the better message.
+        raise
+    return kept.path
+
+
+def _refuse_unbacked(database: Database, settings: Settings) -> None:
+    if settings.backup == "always" and not database.is_sqlite:
+        raise BackupError(
+            f"backup = always, and a backup of {database} cannot be made here yet. Nothing was changed.",
+            next_step="back it up with pg_dump, then run again with VECMIGRATE_BACKUP=never",
+        )
+
+
+def _reusable(
+    connection: Connection, path: str, folder: str, *, database_id: str, revision: str | None
+) -> manifests.Backup | None:
+    last = history.read(connection, limit=1)
+    if not last or last[0].status == "success":
+        return None
+    newest = next(iter(manifests.listing(folder, database_id=database_id, database_path=path)), None)
+    is_same = (
+        newest is not None
+        and newest.revision == revision
+        and backups.is_verified(newest)
+        and backups.same_content(newest.path, path)
+    )
+    return newest if is_same else None

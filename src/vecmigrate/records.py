@@ -1,0 +1,85 @@
+"""How runs ended: the record of those whose process died, and the mirror."""
+
+import logging
+from contextlib import suppress
+
+from sqlalchemy import Connection
+
+from vecmigrate import backups, history, meta
+from vecmigrate.engine import Database, reading, writing
+from vecmigrate.errors import DatabaseUnusableError, VecmigrateError
+from vecmigrate.schema import HISTORY, META, tool_metadata
+from vecmigrate.settings import Settings
+
+__all__ = ["make_tables", "settle", "settle_if_readable", "write_mirror"]
+
+log = logging.getLogger("vecmigrate")
+
+
+def make_tables(connection: Connection) -> None:
+    """Make only what a record needs, so that the database stays what its backup holds."""
+    tool_metadata.create_all(connection, tables=[HISTORY, META])
+
+
+def settle(database: Database, settings: Settings) -> None:
+    """Record runs whose process died, and remove what they left behind. Writes only if there were any."""
+    if database.path is None or database.is_absent() or not (left := history.markers(database.path)):
+        return
+    with writing(database, lock_timeout=settings.lock_timeout) as connection:
+        left = history.markers(database.path)
+        known = history.run_ids(connection)
+        died = [marker for marker in left if marker.run_id not in known and marker.steps]
+        if died:
+            make_tables(connection)
+            if "database_id" not in meta.read(connection):
+                meta.write(connection, {"database_id": died[-1].database_id})
+            history.add(connection, [_interrupted(marker) for marker in died])
+    for marker in left:
+        if marker.database_id:
+            backups.clean_temporary(settings.backup_folder(database.path), marker.database_id)
+        history.remove(history.temporary_name(settings.mirror(database.path), marker.run_id))
+        marker.remove(database.path)
+
+
+def settle_if_readable(database: Database, settings: Settings) -> None:
+    """Settle before a restore, which must also work on a database that cannot be read any more."""
+    with suppress(DatabaseUnusableError):
+        settle(database, settings)
+
+
+def _interrupted(marker: history.Marker) -> history.Attempt:
+    first = marker.steps[0]
+    planned = ", ".join(str(step["revision"]) for step in marker.steps)
+    return history.Attempt(
+        migration_id=first["migration_id"],
+        revision=first["revision"],
+        version=first["version"],
+        name=first["name"],
+        direction=first["direction"],
+        status="interrupted",
+        message=f"The process died during the run ({planned}); nothing of it was committed",
+        executed_at=marker.started_at,
+        duration_seconds=0.0,
+        metadata={"run_id": marker.run_id, "backup_path": marker.backup},
+    )
+
+
+def write_mirror(database: Database, settings: Settings, *, token: str) -> None:
+    """Write the mirror from the table; a failure is logged, and healed by the next run.
+
+    The table is looked at again afterwards, because another process may have added to it meanwhile.
+    """
+    if database.path is None:
+        return
+    path, written = settings.mirror(database.path), -1
+    try:
+        while True:
+            with reading(database) as connection:
+                newest = history.newest_id(connection)
+                if newest == written:
+                    return
+                attempts = history.read(connection, limit=history.MIRROR_LIMIT)
+            history.write_mirror(path, attempts, token=token)
+            written = newest
+    except (OSError, VecmigrateError) as error:
+        log.warning("The mirror %s could not be written (%s); the next run does it.", path, type(error).__name__)

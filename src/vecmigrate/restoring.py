@@ -1,0 +1,338 @@
+"""Restoring: the live database becomes what a backup holds, after its present state was saved."""
+
+import contextlib
+import os
+import sqlite3
+import stat
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, TypeVar
+
+from vecmigrate import backups, errors, sqlite_files
+from vecmigrate.manifests import Backup, command
+
+__all__ = ["Carry", "Restored", "restore"]
+
+Carry = Callable[[sqlite3.Connection | None, sqlite3.Connection, Backup | None], None]
+"""Called with the old state, the new one and the backup just taken of the old; see ``restore``."""
+
+_T = TypeVar("_T")
+_PAGES = 64
+_NO_ACCESS = frozenset({sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_READONLY})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Restored:
+    """What was kept of the old state: a backup, or where the damaged file (or its leftovers) went."""
+
+    saved: Backup | None
+    moved_aside: str | None
+
+
+def restore(
+    database: str,
+    backup: Backup,
+    *,
+    folder: str,
+    database_id: str | None,
+    timeout: float,
+    carry: Carry | None = None,
+    now: datetime | None = None,
+) -> Restored:
+    """Replace the content of *database* by that of *backup*, in one transaction of SQLite.
+
+    While the live database is locked, its present state is saved as a backup in *folder* and *carry* is
+    called with the old state (read-only; None where there is none to read), a private copy of the backup
+    inside an open transaction, and the backup just taken; what it writes there arrives together with the
+    rest. No commit fits between saving and replacing. The journal mode of a live database stays; beside
+    readers only WAL mode can be restored, the wait for others is at most *timeout* seconds.
+
+    A missing or empty database is created, a damaged one moved aside with its sidecars. Raises BackupError
+    (the backup is unusable or of another database), LockTimeoutError, DatabaseUnusableError and
+    RunFailedError with the database as it was, RestoreFailedError where that is not certain.
+    """
+    path = os.path.realpath(database)
+    backups.prepare_folder(folder)
+    restoration = _Restoration(
+        path=path, backup=backup, folder=folder, database_id=database_id, timeout=timeout, carry=carry
+    )
+    return restoration.run(now or datetime.now(UTC))
+
+
+@dataclass(kw_only=True)
+class _Restoration:
+    """One restore under way.
+
+    ``work`` is the private copy of the backup; ``saved`` and ``schema_version``, of the old state, are known
+    once the database is locked.
+    """
+
+    path: str
+    backup: Backup
+    folder: str
+    database_id: str | None
+    timeout: float
+    carry: Carry | None
+    work: str = ""
+    saved: Backup | None = None
+    schema_version: int | None = None
+
+    def __post_init__(self) -> None:
+        self.deadline = time.monotonic() + self.timeout
+
+    def run(self, now: datetime) -> Restored:
+        with self._explained(), backups.scratch(self.folder, self.backup.database_id) as self.work:
+            backups.check_room(self.folder, self.backup.bytes, database=self.path)
+            backups.copy_verified(self.backup, self.work)
+            if not self._is_to_be_created():
+                self._replace()
+                return Restored(saved=self.saved, moved_aside=None)
+            with _made_way(self.path, now) as moved_aside:
+                self._replace()
+            return Restored(saved=self.saved, moved_aside=moved_aside)
+
+    def _is_to_be_created(self) -> bool:
+        """Tell whether there is nothing to keep in place: no file, an empty one, or a damaged one."""
+        try:
+            status = Path(self.path).stat()
+        except FileNotFoundError:
+            return True
+        if not stat.S_ISREG(status.st_mode):
+            raise self._unusable("it is not a file")
+        return status.st_size == 0 or self._is_damaged()
+
+    def _is_damaged(self) -> bool:
+        # Closing a writable connection would write the WAL into a damaged database, and delete it.
+        try:
+            return self._has_problems("mode=ro")
+        except sqlite3.Error as error:
+            if sqlite_files.result_code(error) not in _NO_ACCESS:
+                raise
+        # A hot journal has to be rolled back before anything can be read.
+        return self._has_problems("mode=rw")
+
+    def _has_problems(self, options: str) -> bool:
+        def look() -> bool:
+            with contextlib.closing(self._connect(options)) as live:
+                return bool(sqlite_files.problems(live))
+
+        try:
+            return self._patiently(look)
+        except sqlite3.Error as error:
+            if not sqlite_files.is_damage(error):
+                raise
+            return True
+
+    def _connect(self, options: str = "mode=rw") -> sqlite3.Connection:
+        return sqlite_files.connect(self.path, options=options)
+
+    def _patiently(self, action: Callable[[], _T]) -> _T:
+        return sqlite_files.patiently(action, self.deadline)
+
+    def _replace(self) -> None:
+        with contextlib.closing(self._connect()) as live:
+            is_wal = self._patiently(lambda: _pragma(live, "journal_mode")) == "wal"
+            self._check_room(self._patiently(lambda: sqlite_files.content_size(live)), is_wal=is_wal)
+            if is_wal:
+                self._fit_to_wal(page_size=_pragma(live, "page_size"))
+            with contextlib.closing(sqlite_files.connect(self.work)) as work:
+                if is_wal:
+                    self._copy_beside_readers(work, live)
+                else:
+                    self._copy_alone(work, live)
+
+    def _check_room(self, live_size: int, *, is_wal: bool) -> None:
+        # The new content goes through the WAL, the old one through the rollback journal.
+        growth = max(0, self.backup.bytes - live_size)
+        needed = growth + (self.backup.bytes if is_wal else live_size)
+        backups.check_room(str(Path(self.path).parent), needed, database=self.path)
+
+    def _fit_to_wal(self, *, page_size: object) -> None:
+        """SQLite can't copy onto a WAL database of another page size, nor pause within a single page."""
+        with contextlib.closing(sqlite_files.connect(self.work)) as work:
+            if _pragma(work, "page_count") == 1:
+                work.executescript("PRAGMA auto_vacuum=0; VACUUM; CREATE TABLE page (x); DROP TABLE page")
+            if _pragma(work, "page_size") == page_size:
+                return
+            with backups.scratch(self.folder, self.backup.database_id) as fitting:
+                work.execute(f"PRAGMA page_size={page_size}")
+                # Unlike VACUUM, it keeps every rowid.
+                work.execute("VACUUM INTO ?", (fitting,))
+                work.close()
+                Path(fitting).replace(self.work)
+
+    def _copy_alone(self, work: sqlite3.Connection, live: sqlite3.Connection) -> None:
+        """In rollback-journal mode nobody may read meanwhile; the connection keeps its lock until closed."""
+        self._patiently(lambda: live.execute("BEGIN EXCLUSIVE"))
+        # Not before: an attempt in vain would keep a shared lock, and with it everybody from committing.
+        live.execute("PRAGMA locking_mode=EXCLUSIVE").fetchone()
+        # Not COMMIT: in an empty file it would write a first page.
+        live.execute("ROLLBACK")
+        self._hand_over(live)
+        work.backup(live, pages=_PAGES, progress=sqlite_files.until(self.deadline), sleep=sqlite_files.POLL_SECONDS)
+
+    def _copy_beside_readers(self, work: sqlite3.Connection, live: sqlite3.Connection) -> None:
+        """In WAL mode the first step takes the write lock, under which others still read the old state."""
+        give_up = sqlite_files.until(self.deadline)
+        is_locked = False
+
+        def progress(status: int, remaining: int, total: int) -> None:
+            nonlocal is_locked
+            give_up(status, remaining, total)
+            if status == sqlite3.SQLITE_OK and not is_locked:
+                is_locked = True
+                with contextlib.closing(self._connect()) as reader:
+                    self._hand_over(reader)
+
+        pages = min(_PAGES, int(_pragma(work, "page_count")) - 1)
+        work.backup(live, pages=pages, progress=progress, sleep=sqlite_files.POLL_SECONDS)
+        with contextlib.suppress(sqlite3.Error):
+            live.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+
+    def _hand_over(self, live: sqlite3.Connection) -> None:
+        """Save the present state and carry over what has to survive, while the live database is locked."""
+        old = live if sqlite_files.content_size(live) else None
+        if old:
+            inside = sqlite_files.identity(old)
+            self._refuse_foreign(inside.database_id)
+            self.schema_version = int(_pragma(old, "schema_version"))
+            self.saved = backups.create(
+                self.path,
+                self.folder,
+                database_id=inside.database_id or self.database_id or self.backup.database_id,
+                revision=inside.revision,
+                app_version=inside.app_version,
+                reason="pre-restore",
+                timeout=self.timeout,
+                source=old,
+            )
+        if self.carry:
+            self._carry_over(self.carry, old)
+
+    def _carry_over(self, carry: Carry, old: sqlite3.Connection | None) -> None:
+        # On a connection of its own: the copying one notices the change, and begins anew under its lock.
+        with contextlib.closing(sqlite_files.connect(self.work)) as new:
+            new.execute("PRAGMA synchronous=OFF")
+            new.execute("BEGIN IMMEDIATE")
+            if old:
+                old.execute("PRAGMA query_only=ON")
+            carry(old, new, self.saved)
+            if old:
+                old.execute("PRAGMA query_only=OFF")
+            new.execute("COMMIT")
+
+    def _refuse_foreign(self, database_id: str | None) -> None:
+        if database_id not in {None, self.backup.database_id}:
+            raise errors.BackupError(
+                f"{self.backup.name} is a backup of another database than {self.path}. Nothing was changed.",
+                next_step=command(self.path, "backup", "list"),
+            )
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.Error, OSError) as error:
+            raise self._outcome(error) from error
+
+    def _outcome(self, error: sqlite3.Error | OSError) -> Exception:
+        if sqlite_files.is_busy(error):
+            return errors.LockTimeoutError(
+                f"{self.path} is in use: somebody kept reading or writing it for more than {self.timeout:g} "
+                "seconds. Nothing was changed.",
+                next_step="stop the programs that use it, then: " + self._again(),
+            )
+        is_access = isinstance(error, OSError) or sqlite_files.result_code(error) in _NO_ACCESS
+        if is_access and self.schema_version is None:
+            return self._unusable(str(error))
+        saved = self.saved.path if self.saved else None
+        if self._is_as_before():
+            return errors.RunFailedError(
+                f"Restoring {self.path} failed: {error}. The database is as it was.",
+                next_step="mend the cause, then: " + self._again(),
+                backup=saved,
+            )
+        return errors.RestoreFailedError(
+            f"Restoring {self.path} failed half-way: {error}. Its state before is saved in {saved}.",
+            next_step="stop the programs that use it, then: " + self._again(),
+            backup=saved,
+        )
+
+    def _is_as_before(self) -> bool:
+        if self.schema_version is None:
+            return True
+        try:
+            with contextlib.closing(self._connect()) as live:
+                return _pragma(live, "schema_version") == self.schema_version and not sqlite_files.problems(live)
+        except sqlite3.Error:
+            return False
+
+    def _unusable(self, reason: str) -> errors.DatabaseUnusableError:
+        return errors.DatabaseUnusableError(
+            f"{self.path} cannot be restored: {reason}. Nothing was changed.",
+            next_step=f"make {self.path} and its folder readable and writable, then: {self._again()}",
+        )
+
+    def _again(self) -> str:
+        return command(self.path, "restore", self.backup.name)
+
+
+def _pragma(connection: sqlite3.Connection, name: str) -> Any:
+    return connection.execute(f"PRAGMA {name}").fetchone()[0]
+
+
+@contextlib.contextmanager
+def _made_way(path: str, now: datetime) -> Iterator[str | None]:
+    """Move a damaged database and stale sidecars aside, put an empty file in place; undo it on failure.
+
+    SQLite would delete a ``-wal`` that has lost its database, with the commits it may hold.
+    """
+    aside = _aside_name(path, now)
+    leftovers = _leftovers(path)
+    is_new = not os.path.lexists(path) or "" in leftovers
+    moved: list[tuple[str, str]] = []
+    try:
+        for suffix in leftovers:
+            Path(path + suffix).rename(aside + suffix)
+            moved.append((aside + suffix, path + suffix))
+        if is_new:
+            with contextlib.suppress(FileExistsError):
+                sqlite_files.new_file(path)
+        yield aside if moved else None
+        sqlite_files.sync_folder(str(Path(path).parent))
+    except BaseException as error:
+        _undo(path, moved, is_new=is_new, cause=error)
+        raise
+
+
+def _aside_name(path: str, now: datetime) -> str:
+    while True:
+        aside = f"{path}.damaged-{now:%Y%m%dT%H%M%S.%f}Z"
+        if not any(os.path.lexists(aside + suffix) for suffix in ("", *sqlite_files.SIDECARS)):
+            return aside
+        now += timedelta(microseconds=1)
+
+
+def _leftovers(path: str) -> list[str]:
+    """Return the suffixes of what has to be moved; the database comes last, it needs its WAL to the end."""
+    present = [suffix for suffix in (*sqlite_files.SIDECARS, "") if os.path.lexists(path + suffix)]
+    if "" in present and not Path(path).stat().st_size:
+        # It may be a database in the making, whose journal holds nothing yet.
+        return [suffix for suffix in present if suffix in {"-wal", "-shm"}]
+    return present
+
+
+def _undo(path: str, moved: list[tuple[str, str]], *, is_new: bool, cause: BaseException) -> None:
+    try:
+        if is_new and os.path.lexists(path) and not Path(path).stat().st_size:
+            Path(path).unlink()
+        for aside, original in reversed(moved):
+            Path(aside).rename(original)
+    except OSError as error:
+        raise errors.RestoreFailedError(
+            f"Restoring {path} failed: {cause}. What was there is now {[aside for aside, _ in moved]}.",
+            next_step="stop the programs that use it, and give these files their old names",
+        ) from error

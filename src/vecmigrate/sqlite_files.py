@@ -1,0 +1,262 @@
+"""SQLite files as files: opened without side effects, copied whole, checked and compared.
+
+A database that may be live is only ever opened through SQLite: a plain ``open`` and ``close`` of it, in the
+process that holds its lock, drops that lock on POSIX.
+"""
+
+import contextlib
+import marshal
+import os
+import re
+import sqlite3
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path
+from typing import TypeVar
+
+__all__ = [
+    "POLL_SECONDS",
+    "SIDECARS",
+    "SUFFIX",
+    "Identity",
+    "connect",
+    "content_size",
+    "copy_pages",
+    "identity",
+    "is_busy",
+    "is_damage",
+    "new_file",
+    "open_closed_file",
+    "patiently",
+    "problems",
+    "rename_to_new",
+    "result_code",
+    "same_content",
+    "sync",
+    "sync_folder",
+    "until",
+]
+
+SUFFIX = ".sqlite3"
+POLL_SECONDS = 0.02
+SIDECARS = ("-wal", "-shm", "-journal")
+_BUSY = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
+_OUTSIDE_THE_FILE = _BUSY | {
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_INTERRUPT,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_NOMEM,
+    sqlite3.SQLITE_PERM,
+    sqlite3.SQLITE_PROTOCOL,
+    sqlite3.SQLITE_READONLY,
+}
+# quick_check also reports rows that break a constraint, which says nothing about the file.
+_ROW_FINDING = re.compile(rb"(CHECK constraint failed|(NULL|NUMERIC|TEXT|non-\w+) value) in ")
+_BATCH = 64
+_T = TypeVar("_T")
+
+
+def connect(path: str, *, options: str = "mode=rw", timeout: float = POLL_SECONDS) -> sqlite3.Connection:
+    """Open an existing SQLite file in autocommit mode; ``options`` are those of SQLite's URIs.
+
+    ``mode=rw`` takes the sidecars of a WAL database away again on close, ``mode=ro`` would leave them. SQLite
+    itself waits only shortly for others, because no signal ends its waiting: wait with ``patiently``.
+    """
+    uri = f"{Path(path).absolute().as_uri()}?{options}"
+    return sqlite3.connect(uri, uri=True, timeout=timeout, isolation_level=None)
+
+
+def open_closed_file(path: str) -> sqlite3.Connection:
+    """Open a file that nobody writes: read-only, without locks, leaving nothing beside it."""
+    return connect(path, options="mode=ro&immutable=1")
+
+
+def is_busy(error: BaseException) -> bool:
+    """Tell whether *error* only means that somebody else has the database."""
+    return result_code(error) in _BUSY
+
+
+def is_damage(error: sqlite3.Error) -> bool:
+    """Tell whether *error*, met while only reading, lies in the file and not in access to it."""
+    return result_code(error) not in _OUTSIDE_THE_FILE
+
+
+def result_code(error: BaseException) -> int:
+    """Return SQLite's primary result code, 0 for other errors."""
+    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
+
+
+def until(deadline: float) -> Callable[[int, int, int], None]:
+    """Make a ``progress`` for ``Connection.backup``, which by itself retries for ever on BUSY.
+
+    It raises a busy ``sqlite3.OperationalError`` once *deadline*, a ``time.monotonic()``, has passed in vain.
+    """
+
+    def give_up(status: int, _remaining: int, _total: int) -> None:
+        if status & 0xFF in _BUSY and time.monotonic() > deadline:
+            error = sqlite3.OperationalError("database is locked")
+            error.sqlite_errorcode = status
+            raise error
+
+    return give_up
+
+
+def patiently(action: Callable[[], _T], deadline: float) -> _T:
+    """Repeat *action* while others have the database, until *deadline*, a ``time.monotonic()``."""
+    while True:
+        try:
+            return action()
+        except sqlite3.OperationalError as error:
+            if not is_busy(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(POLL_SECONDS)
+
+
+def copy_pages(source: sqlite3.Connection, target_path: str, *, deadline: float) -> None:
+    """Copy the database of *source* into the existing empty file, in one pass, and sync it."""
+    with contextlib.closing(connect(target_path)) as target:
+        # Unsynced until it is whole: a copy that a crash cuts short is thrown away anyway.
+        target.execute("PRAGMA synchronous=OFF")
+        source.backup(target, pages=-1, progress=until(deadline), sleep=POLL_SECONDS)
+        # A copy of a WAL database is itself in WAL mode, and reading it would leave files beside it.
+        target.execute("PRAGMA journal_mode=DELETE").fetchone()
+    sync(target_path)
+
+
+def content_size(connection: sqlite3.Connection) -> int:
+    """Return the bytes of the database without its journal or WAL; 0 for an empty file."""
+    pages, size = (connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "page_size"))
+    return int(pages * size)
+
+
+def problems(connection: sqlite3.Connection) -> list[str]:
+    """Return what ``quick_check`` says of the file, without rows that merely break a CHECK or NOT NULL."""
+    connection.text_factory = bytes
+    try:
+        lines = [line for (line,) in connection.execute("PRAGMA quick_check(10000)")]
+    finally:
+        connection.text_factory = str
+    return [line.decode(errors="replace") for line in lines if line != b"ok" and not _ROW_FINDING.match(line)]
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What a database says of itself; ``revisions`` is its version table, sound with at most one row."""
+
+    database_id: str | None
+    revisions: tuple[str, ...]
+    app_version: str | None
+
+    @property
+    def revision(self) -> str | None:
+        return self.revisions[0] if len(self.revisions) == 1 else None
+
+
+def identity(connection: sqlite3.Connection) -> Identity:
+    """Read who the database is. Missing tables, and foreign ones of the same name, say nothing."""
+    revisions = _texts(connection, "SELECT CAST(version_num AS BLOB) FROM vecmigrate_version")
+    meta = "SELECT CAST(value AS BLOB) FROM vecmigrate_meta WHERE key = "
+    database_ids = _texts(connection, meta + "'database_id'")
+    app_versions = _texts(connection, meta + "'app_version'")
+    return Identity(next(iter(database_ids), None), revisions, next(iter(app_versions), None))
+
+
+def _texts(connection: sqlite3.Connection, query: str) -> tuple[str, ...]:
+    try:
+        values = [value for (value,) in connection.execute(query) if value is not None]
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode != sqlite3.SQLITE_ERROR:
+            raise
+        return ()
+    return tuple(value.decode(errors="replace") for value in values)
+
+
+def same_content(closed_path: str, path: str, *, ignore: Iterable[str] = ()) -> bool:
+    """Tell whether two databases hold the same objects and rows, by value and storage class.
+
+    Nobody may write the first; the second may be live. Tables named in *ignore* don't count. Read-only and
+    in flat memory; ends at the first difference.
+    """
+    closed, live = open_closed_file(closed_path), connect(path)
+    with contextlib.closing(closed), contextlib.closing(live):
+        for connection in (closed, live):
+            # Text comes wrapped, so that it is neither decoded nor taken for a BLOB.
+            connection.text_factory = lambda text: (text,)
+            connection.execute("BEGIN")
+        streams = (_content(connection, ignore) for connection in (closed, live))
+        return all(one == other for one, other in zip_longest(*streams))
+
+
+def _content(connection: sqlite3.Connection, ignore: Iterable[str]) -> Iterator[bytes]:
+    """Yield the logical content, as bytes because ``1`` and ``1.0`` are equal in Python."""
+    for name in ("encoding", "user_version", "application_id"):
+        yield marshal.dumps(connection.execute(f"PRAGMA {name}").fetchall(), 2)
+    query = "SELECT type, name, tbl_name, sql FROM sqlite_master ORDER BY 1, 2, 3"
+    ignored = {name.encode() for name in ignore}
+    objects = [row for row in connection.execute(query) if row[2][0] not in ignored]
+    yield marshal.dumps(objects, 2)
+    for (kind,), (name,), _, sql in objects:
+        if kind == b"table" and not (sql and sql[0].upper().startswith(b"CREATE VIRTUAL")):
+            yield from _rows(connection, name)
+
+
+def _rows(connection: sqlite3.Connection, table: bytes) -> Iterator[bytes]:
+    quoted = '"{}"'.format(table.decode("utf-8").replace('"', '""'))
+    columns = [name.lower() for _, (name,), *_ in connection.execute(f"PRAGMA table_xinfo({quoted})")]
+    rowid = next((name for name in ("rowid", "_rowid_", "oid") if name.encode() not in columns), None)
+    # Without an index the rows come in the order of the table itself, the same on both sides.
+    try:
+        rows = connection.execute(f"SELECT {rowid}, * FROM {quoted} NOT INDEXED")
+    except sqlite3.OperationalError:
+        # WITHOUT ROWID, or all three names are taken by columns.
+        rows = connection.execute(f"SELECT * FROM {quoted} NOT INDEXED")
+    while batch := rows.fetchmany(_BATCH):
+        yield marshal.dumps(batch, 2)
+
+
+# Files.
+
+
+def new_file(path: str) -> None:
+    """Create an empty file that only its owner reads, under any umask; FileExistsError if there is one."""
+    os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+    Path(path).chmod(0o600)
+
+
+def rename_to_new(source: str, target: str) -> bool:
+    """Give *source* the name *target*, or return False where that is taken; ``os.rename`` would overwrite it.
+
+    *source* may keep its old name beside the new one.
+    """
+    try:
+        os.link(source, target)
+    except FileExistsError:
+        return False
+    except OSError:
+        # A file system without hard links.
+        if os.path.lexists(target):
+            return False
+        Path(source).rename(target)
+    return True
+
+
+def sync(path: str) -> None:
+    descriptor = os.open(path, os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_folder(folder: str) -> None:
+    """Make names in *folder* durable, where the system can."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
