@@ -12,7 +12,7 @@ from typing import Any
 from alembic import command
 from alembic.config import Config
 from alembic.util import CommandError
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, func, inspect, select
 
 from vecmigrate import adoption, backups, embeddings, history, manifests, meta, records, restoring
 from vecmigrate.carrying import carry_over
