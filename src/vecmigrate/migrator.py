@@ -471,7 +471,7 @@ def _preserved_counts(connection: Connection) -> dict[str, int]:
     counts: Mapping[int, int] = {}
     if _has_table(connection, PRESERVED.name):
         query = select(PRESERVED.c.landed, func.count()).group_by(PRESERVED.c.landed)
-        counts = dict(connection.execute(query).tuples().all())
+        counts = {row[0]: row[1] for row in connection.execute(query)}
     return {"converted": counts.get(1, 0), "set_aside": counts.get(0, 0)}
 
 

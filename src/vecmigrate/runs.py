@@ -321,5 +321,5 @@ def _preserved(connection: Connection, revision: str | None, direction: str) -> 
         .where(PRESERVED.c.revision == revision, PRESERVED.c.direction == direction)
         .group_by(PRESERVED.c.landed)
     )
-    counts: dict[int, int] = dict(connection.execute(query).tuples().all())
+    counts: dict[int, int] = {row[0]: row[1] for row in connection.execute(query)}
     return counts.get(1, 0), counts.get(0, 0)
