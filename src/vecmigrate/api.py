@@ -6,10 +6,11 @@ from typing import Any
 from alembic.config import Config
 from sqlalchemy import URL, Engine
 
-from vecmigrate import migrator, settings
+from vecmigrate import access, settings
 from vecmigrate.journal import Report
 from vecmigrate.manifests import Backup
-from vecmigrate.migrator import Migrator, Status
+from vecmigrate.migrator import Migrator
+from vecmigrate.overview import Status
 
 __all__ = ["alembic_config", "backup", "restore", "rollback", "status", "upgrade"]
 
@@ -24,7 +25,7 @@ def alembic_config(url: str | URL | Engine | None = None) -> Config:
     Works from a wheel and from any folder. Without ``url``, ``VECMIGRATE_DATABASE_URL`` names the
     database. Not for several threads at once: Alembic keeps its context in a module global.
     """
-    return migrator.alembic_config(settings.resolve({"database_url": url}, os.environ))
+    return access.alembic_config(settings.resolve({"database_url": url}, os.environ))
 
 
 def status(url: str | URL | Engine | None = None, *, app_version: str | None = None) -> Status:

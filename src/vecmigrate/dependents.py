@@ -12,6 +12,8 @@ from vecmigrate.schema import OURS
 __all__ = ["Survey", "rehearse"]
 
 _OUR_VIEW = "active_stores"
+_OUR_TABLES = OURS | {"stores"}
+"""What foreign keys are watched: also the legacy table that revision 001 drops."""
 
 
 class Survey:
@@ -31,12 +33,12 @@ class Survey:
         dependents = [each for each in found if each.type in {"view", "trigger"} and each.name != _OUR_VIEW]
         self.present = frozenset(_named(each) for each in dependents)
         self.broken = frozenset(_broken(connection, found, dependents))
-        children = [each for each in found if each.type == "table" and each.name not in OURS]
+        children = [each for each in found if each.type == "table" and each.name not in _OUR_TABLES]
         for child in children:
             self._add_keys(connection, child.name)
 
     def _add_keys(self, connection: Connection, child: str) -> None:
-        parents = {name.lower(): name for name in OURS}
+        parents = {name.lower(): name for name in _OUR_TABLES}
         keys = connection.exec_driver_sql(f"PRAGMA foreign_key_list({quoted(child)})").mappings().all()
         ours = [row for row in keys if row["table"].lower() in parents]
         for row in ours:

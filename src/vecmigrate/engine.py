@@ -13,6 +13,7 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.pool import NullPool
 
+from vecmigrate import sqlite_files
 from vecmigrate.errors import ConfigurationError, DatabaseUnusableError
 from vecmigrate.locks import commit_sqlite, is_busy, is_interrupted, lock_postgresql, lock_sqlite, lock_timed_out
 
@@ -285,8 +286,11 @@ def _connect_sqlite(database: Database, *, read_only: bool) -> sqlite3.Connectio
 
 def quick_check(connection: Connection, database: Database) -> None:
     """Raise DatabaseUnusableError for a damaged SQLite database. Read-only."""
-    if database.is_sqlite and connection.exec_driver_sql("PRAGMA quick_check(1)").scalar() != "ok":
-        raise unusable(database, sqlite3.DatabaseError("database disk image is malformed"))
+    driver: Any = connection.connection.driver_connection
+    if database.is_sqlite and sqlite_files.problems(driver):
+        damage = sqlite3.DatabaseError("database disk image is malformed")
+        damage.sqlite_errorname = "SQLITE_CORRUPT"
+        raise unusable(database, damage)
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from vecmigrate import offline, revisions, settings
 from vecmigrate.catalog import uses_batch
 from vecmigrate.engine import Database, locate, reading, scratch
 from vecmigrate.errors import AheadError, ConfigurationError, VecmigrateError
+from vecmigrate.heads import current_heads
 from vecmigrate.journal import Report
 from vecmigrate.runs import Run, log
 from vecmigrate.schema import VERSION_TABLE, metadata
@@ -51,9 +52,9 @@ def _dispatch(config: Config) -> None:
         offline.render(locate(chosen.database_url), config)
         return
     # Configured without a connection only to learn which command this is.
-    context.configure(dialect_name="sqlite")
-    options = context.get_context().opts
     database = locate(chosen.database_url)
+    context.configure(dialect_name=database.dialect)
+    options = context.get_context().opts
     if options["fn"].__name__ in _WRITERS:
         _write(config, database, chosen, options, allow_data_loss=switches.get("allow_data_loss") == "yes")
     elif _needs_no_database(options):
@@ -61,6 +62,7 @@ def _dispatch(config: Config) -> None:
             _apply(connection, options["fn"], dont_mutate=True)
     else:
         with reading(database) as connection:
+            current_heads(connection, revisions.load(config))  # Says it well where a revision is unknown.
             _apply(connection, options["fn"], dont_mutate=True)
 
 

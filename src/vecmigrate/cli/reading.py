@@ -7,7 +7,7 @@ import click
 
 from vecmigrate.cli.output import Context, Output, command, table
 from vecmigrate.cli.root import cli
-from vecmigrate.migrator import app_version_rows
+from vecmigrate.overview import app_version_rows
 
 __all__ = ["history", "list_", "preserved", "status", "versions"]
 

@@ -1,0 +1,68 @@
+"""One database with its settings and the revisions, as every operation needs them."""
+
+import os
+import threading
+from typing import Any
+
+from alembic.config import Config
+from sqlalchemy import Connection
+
+from vecmigrate.engine import Database, locate, reading
+from vecmigrate.errors import DatabaseUnusableError
+from vecmigrate.heads import current_heads, one_of
+from vecmigrate.revisions import Revisions, load
+from vecmigrate.scripts_folder import script_location
+from vecmigrate.settings import Settings
+
+__all__ = ["Access", "alembic_config", "one_at_a_time"]
+
+one_at_a_time = threading.RLock()
+"""Alembic's context is a module global: threads that ran commands at once would share it."""
+
+
+def alembic_config(settings: Settings | None = None, **attributes: Any) -> Config:
+    """Return a configuration for ``alembic.command`` that finds the revision scripts of this package."""
+    config = Config()
+    config.set_main_option("script_location", script_location().replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
+    config.set_main_option("file_template", "%%(rev)s_%%(slug)s")
+    config.set_main_option("revision_environment", "true")
+    if settings is not None:
+        config.attributes["vecmigrate_settings"] = settings
+    config.attributes.update(attributes)
+    return config
+
+
+class Access:
+    """A database that is named and not opened, and what reads its revision."""
+
+    def __init__(self, settings: Settings, *, app_version: str | None = None) -> None:
+        self.settings = settings
+        self.app_version = app_version
+        self.database: Database = locate(settings.database_url)
+
+    # What only reads.
+
+    def revisions(self) -> Revisions:
+        """Read the revision scripts and the app-version map. Read-only."""
+        with one_at_a_time:
+            return load(alembic_config())
+
+    def require_folder(self) -> None:
+        path = self.database.path
+        if path is not None and not os.path.isdir(os.path.dirname(path)):
+            raise DatabaseUnusableError(
+                f"{path} does not exist, and its folder does not either. Nothing was changed.",
+                next_step=f"create {os.path.dirname(path)}, then run it again",
+            )
+
+    def current(self, known: Revisions) -> str | None:
+        """Return the revision of the database, None for base or an absent one. Read-only."""
+        if self.database.is_absent():
+            self.require_folder()
+            return None
+        with reading(self.database) as connection:
+            return self.revision(connection, known)
+
+    def revision(self, connection: Connection, known: Revisions) -> str | None:
+        return one_of(current_heads(connection, known, app_version=self.app_version))

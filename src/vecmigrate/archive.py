@@ -1,0 +1,180 @@
+"""The backups of one database, and the way back from them."""
+
+import time
+from functools import partial
+from typing import Any
+
+from sqlalchemy import Connection
+
+from vecmigrate import backups, manifests, meta, records, restoring
+from vecmigrate.access import Access, one_at_a_time
+from vecmigrate.carrying import carry_over
+from vecmigrate.catalog import has_content
+from vecmigrate.engine import reading, writing
+from vecmigrate.errors import AheadError, BackupError, DatabaseUnusableError, NeedsPersonError
+from vecmigrate.journal import Report
+from vecmigrate.revisions import Revisions
+
+__all__ = ["Archive"]
+
+
+class Archive(Access):
+    """Operations on backups. Only SQLite files have them here."""
+
+    def _file(self) -> str:
+        if self.database.path is None:
+            raise BackupError(
+                f"{self.database} is not an SQLite file, and only those are backed up here. Nothing was changed.",
+                next_step="use the tools of the server, such as pg_dump",
+            )
+        return self.database.path
+
+    def _identity(self) -> str | None:
+        """Return the identity of the database; None where the file is absent or damaged, so its path decides."""
+        path = self._file()
+        if self.database.is_absent():
+            return None
+        try:
+            with reading(self.database) as connection:
+                known = meta.read(connection).get("database_id")
+        except DatabaseUnusableError:
+            return None
+        # A sound database that was never migrated must not take the backups of one with the same name.
+        folder = self.settings.backup_folder(path)
+        return known or manifests.recorded_id(folder, database_path=path) or meta.new_database_id()
+
+    def list_backups(self, *, database_id: str | None = None) -> list[manifests.Backup]:
+        """Return the backups of this database, newest first. Reads manifests only."""
+        path = self._file()
+        return manifests.listing(
+            self.settings.backup_folder(path), database_id=database_id or self._identity(), database_path=path
+        )
+
+    def find_backup(self, name: str) -> manifests.Backup:
+        path = self._file()
+        folder = self.settings.backup_folder(path)
+        return manifests.find(name, folder, database_id=self._identity(), database_path=path)
+
+    def create_backup(self, reason: str = "manual") -> manifests.Backup:
+        """Back up the present state under the write lock. Raises BackupError."""
+        path, known = self._file(), self.revisions()
+        if self.database.is_absent():
+            raise BackupError(
+                f"{path} does not exist, so there is nothing to back up. Nothing was changed.",
+                next_step=f"vecmigrate {self.database.option} migrate",
+            )
+        folder = self.settings.backup_folder(path)
+        with one_at_a_time, writing(self.database, lock_timeout=self.settings.lock_timeout) as connection:
+            revision = self._revision_even_if_ahead(connection, known)
+            described = meta.read(connection)
+            if not has_content(connection):
+                raise BackupError(
+                    f"{path} is empty, so there is nothing to back up. Nothing was changed.",
+                    next_step=f"vecmigrate {self.database.option} migrate",
+                )
+            database_id = self._identity() or meta.new_database_id()
+            backups.prepare_folder(folder)
+            made = backups.create(
+                path,
+                folder,
+                database_id=database_id,
+                revision=revision,
+                app_version=described.get("app_version") or known.app_version(None),
+                reason=reason,
+                timeout=self.settings.lock_timeout,
+            )
+        self._rotate(made.database_id, known)
+        return made
+
+    def _revision_even_if_ahead(self, connection: Connection, known: Revisions) -> str | None:
+        try:
+            return self.revision(connection, known)
+        except AheadError as error:
+            return error.revision
+
+    def _rotate(self, database_id: str, known: Revisions, *, keep: int | None = None) -> list[str]:
+        path = self._file()
+        return backups.rotate(
+            self.settings.backup_folder(path),
+            keep=keep or self.settings.keep_backups,
+            database_id=database_id,
+            database_path=path,
+            head=known.head,
+            order=known.ids,
+        )
+
+    def verified_backups(self) -> list[dict[str, Any]]:
+        """Return the backups of this database, newest first, each file's hash checked. Read-only."""
+        return [each.as_dict(verified=backups.is_verified(each)) for each in self.list_backups()]
+
+    def verify_backups(self, name: str | None = None) -> list[dict[str, Any]]:
+        """Check hash, integrity and identity of one backup or all; a fault is in ``problem``. Read-only."""
+        chosen = [self.find_backup(name)] if name else self.list_backups()
+        return [_verified(each) for each in chosen]
+
+    def prune_backups(self, *, keep: int | None = None) -> list[str]:
+        """Remove all but the newest backups of this database; return the names removed."""
+        found = self.list_backups()
+        return self._rotate(found[0].database_id, self.revisions(), keep=keep) if found else []
+
+    def backup_of(self, target: str, *, name: str | None = None) -> manifests.Backup:
+        """Return the newest verified backup of a revision, or the named one if it is of that revision.
+
+        Raises BackupError if there is none. Read-only.
+        """
+        path, known = self._file(), self.revisions()
+        wanted, _ = known.resolve(target, current=None)
+        folder = self.settings.backup_folder(path)
+        if name is None:
+            found = backups.newest_verified(folder, wanted, database_id=self._identity(), database_path=path)
+        else:
+            found = self.find_backup(name)
+        if found is None or found.revision != wanted:
+            what = f"The backup {name} is not" if name else "There is no verified backup"
+            raise BackupError(
+                f"{what} of {path} at revision {wanted or 'base'} in {folder}. Nothing was changed.",
+                next_step=f"vecmigrate {self.database.option} backup list",
+            )
+        return found
+
+    def restore(self, backup: manifests.Backup) -> Report:
+        """Put a verified backup in place of the present state, which is saved first; history survives.
+
+        Raises BackupError, LockTimeoutError, RestoreFailedError.
+        """
+        path, known, began = self._file(), self.revisions(), time.monotonic()
+        report = Report(from_revision=self._readable_revision(known), to_revision=backup.revision)
+        with one_at_a_time:
+            records.settle_if_readable(self.database, self.settings)
+            done = restoring.restore(
+                path,
+                backup,
+                folder=self.settings.backup_folder(path),
+                database_id=self._identity(),
+                timeout=self.settings.lock_timeout,
+                carry=partial(carry_over, restored=backup, known=known),
+            )
+        report.backup = done.saved.path if done.saved else None
+        report.created = done.saved is None and done.moved_aside is None
+        if done.moved_aside:
+            report.notes.append(f"The damaged file was moved aside: {done.moved_aside}")
+        records.write_mirror(self.database, self.settings, token=meta.new_database_id())
+        self._rotate(backup.database_id, known)
+        report.duration_seconds = time.monotonic() - began
+        return report
+
+    def _readable_revision(self, known: Revisions) -> str | None:
+        try:
+            return self.current(known)
+        except AheadError as error:
+            return error.revision
+        except (DatabaseUnusableError, NeedsPersonError):
+            return None
+
+
+def _verified(backup: manifests.Backup) -> dict[str, Any]:
+    try:
+        backups.verify(backup)
+    except BackupError as error:
+        return backup.as_dict(verified=False) | {"problem": error.message}
+    return backup.as_dict(verified=True) | {"problem": None}

@@ -1,0 +1,174 @@
+"""What can be told of a database without changing anything."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import Connection, func, inspect, select
+
+from vecmigrate import adoption, backups, embeddings, history, meta
+from vecmigrate.access import alembic_config, one_at_a_time
+from vecmigrate.archive import Archive
+from vecmigrate.engine import reading
+from vecmigrate.errors import AheadError
+from vecmigrate.revisions import Revision, Revisions, load
+from vecmigrate.schema import PRESERVED
+
+__all__ = ["Overview", "Status", "app_version_rows"]
+
+
+@dataclass(frozen=True)
+class Status:
+    """What is known of a database. ``state`` is absent, unversioned, pending, current or ahead."""
+
+    database: str
+    dialect: str
+    state: str
+    revision: str | None
+    app_version: str | None
+    head: str
+    pending: list[str] = field(default_factory=list)
+    last_run: dict[str, Any] | None = None
+    last_backup: dict[str, Any] | None = None
+    preserved_rows: dict[str, int] = field(default_factory=lambda: {"converted": 0, "set_aside": 0})
+    reembed: dict[str, Any] | None = None
+    notes: list[str] = field(default_factory=list)
+
+
+class Overview(Archive):
+    """Read-only operations; an absent database is reported, not created."""
+
+    def status(self) -> Status:
+        """Return what is known of the database; an absent one is reported, not created. Read-only."""
+        known = self.revisions()
+        base: dict[str, Any] = {"database": str(self.database), "dialect": self.database.dialect, "head": known.head}
+        if self.database.is_absent():
+            self.require_folder()
+            return Status(**base, state="absent", revision=None, app_version=None, pending=list(known.ids))
+        with reading(self.database) as connection:
+            return self._status_of(connection, known, base)
+
+    def _status_of(self, connection: Connection, known: Revisions, base: dict[str, Any]) -> Status:
+        notes: list[str] = []
+        described = meta.read(connection)
+        try:
+            revision = self.revision(connection, known)
+        except AheadError as error:
+            revision, state, pending, version = error.revision, "ahead", [], error.app_version
+            notes.append(f"{error.message} Next: {error.next_step}")
+        else:
+            pending = list(known.ids[known.position(revision) + 1 :])
+            state = "unversioned" if revision is None else "pending" if pending else "current"
+            version = known.app_version(revision)
+            notes += self._leftovers(connection, revision)
+        attempts = history.read(connection, limit=1)
+        return Status(
+            **base,
+            state=state,
+            revision=revision,
+            app_version=version,
+            pending=pending,
+            last_run=attempts[-1].entry() if attempts else None,
+            last_backup=self._last_backup(described.get("database_id")),
+            preserved_rows=_preserved_counts(connection),
+            reembed=embeddings.remaining(connection),
+            notes=notes,
+        )
+
+    def _leftovers(self, connection: Connection, revision: str | None) -> list[str]:
+        if revision is None or revision < "001" or (count := adoption.leftover_stores(connection)) is None:
+            return []
+        return [
+            f"An older service made the table stores again ({count} rows); the next run merges it into vector_stores."
+        ]
+
+    def _last_backup(self, database_id: str | None) -> dict[str, Any] | None:
+        if self.database.path is None or database_id is None:
+            return None
+        found = self.list_backups(database_id=database_id)
+        return found[0].as_dict(verified=backups.is_verified(found[0])) if found else None
+
+    def attempts(self, *, limit: int | None = None) -> list[history.Attempt]:
+        """Return the newest attempts, oldest first. Read-only."""
+        with reading(self.database) as connection:
+            return history.read(connection, limit=limit)
+
+    def listing(self) -> list[dict[str, Any]]:
+        """Return every revision with its newest attempt. Read-only; an absent database has none applied."""
+        known = self.revisions()
+        if self.database.is_absent():
+            self.require_folder()
+            return [_listed(each, None, is_applied=False, is_current=False) for each in known.ordered]
+        with reading(self.database) as connection:
+            attempts = {each.revision: each for each in history.read(connection) if each.direction != "restore"}
+            try:
+                position = known.position(self.revision(connection, known))
+            except AheadError:
+                position = len(known.ordered)
+        return [
+            _listed(each, attempts.get(each.id), is_applied=index <= position, is_current=index == position)
+            for index, each in enumerate(known.ordered)
+        ]
+
+    def preserved(self, *, limit: int | None = None) -> list[dict[str, Any]]:
+        """Return rows kept aside, newest first, with their contents. Read-only."""
+        with reading(self.database) as connection:
+            if not _has_table(connection, PRESERVED.name):
+                return []
+            query = select(PRESERVED).order_by(PRESERVED.c.id.desc()).limit(limit)
+            return [_preserved_row(dict(row)) for row in connection.execute(query).mappings()]
+
+
+def _preserved_row(row: dict[str, Any]) -> dict[str, Any]:
+    decoded = {name: json.loads(row[name]) for name in ("row", "converted") if row[name] is not None}
+    return row | decoded
+
+
+def _preserved_counts(connection: Connection) -> dict[str, int]:
+    counts: Mapping[int, int] = {}
+    if _has_table(connection, PRESERVED.name):
+        query = select(PRESERVED.c.landed, func.count()).group_by(PRESERVED.c.landed)
+        counts = {row[0]: row[1] for row in connection.execute(query)}
+    return {"converted": counts.get(1, 0), "set_aside": counts.get(0, 0)}
+
+
+def _has_table(connection: Connection, name: str) -> bool:
+    return inspect(connection).has_table(name)
+
+
+def _listed(
+    revision: Revision, attempt: history.Attempt | None, *, is_applied: bool, is_current: bool
+) -> dict[str, Any]:
+    """Return a line of ``list``: an applied revision counts as success, one not applied as pending or failed."""
+    status = "success" if is_applied else "pending"
+    if attempt and not is_applied and attempt.status in {"failed", "interrupted"}:
+        status = attempt.status
+    ran = attempt if attempt and (is_applied or status != "pending") else None
+    return {
+        "revision": revision.id,
+        "app_version": revision.app_version,
+        "name": revision.name,
+        "status": status,
+        "executed_at": ran.executed_at if ran else None,
+        "duration_seconds": ran.duration_seconds if ran else None,
+        "current": is_current,
+    }
+
+
+def app_version_rows(version: str | None = None) -> tuple[list[dict[str, Any]], str | None]:
+    """Return the app-version map, or the entry of one version and a note. Read-only."""
+    with one_at_a_time:
+        versions = load(alembic_config()).versions
+    entries, note = list(versions.entries), None
+    if version is not None:
+        entry, note = versions.resolve(version)
+        entries = [entry]
+    return [
+        {
+            "app_version": str(each.version),
+            "revision": each.revision,
+            "compatible_from": str(each.compatible_from),
+        }
+        for each in entries
+    ], note
