@@ -26,7 +26,6 @@ def alembic_config(settings: Settings | None = None, **attributes: Any) -> Confi
     config.set_main_option("script_location", script_location().replace("%", "%%"))
     config.set_main_option("path_separator", "os")
     config.set_main_option("file_template", "%%(rev)s_%%(slug)s")
-    config.set_main_option("revision_environment", "true")
     if settings is not None:
         config.attributes["vecmigrate_settings"] = settings
     config.attributes.update(attributes)
@@ -61,7 +60,7 @@ class Access:
         if self.database.is_absent():
             self.require_folder()
             return None
-        with reading(self.database) as connection:
+        with reading(self.database, timeout=self.settings.lock_timeout) as connection:
             return self.revision(connection, known)
 
     def revision(self, connection: Connection, known: Revisions) -> str | None:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["BootReport", "ensure_current"]
 
 _PREFIXES = ("sqlite:///", "sqlite+pysqlite:///", "sqlite+aiosqlite:///")
+_BUSY_SECONDS = 0.25
 _QUERY = (
     "SELECT version_num, EXISTS (SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'stores') "
     "FROM vecmigrate_version"
@@ -92,7 +93,8 @@ def ensure_current(
     opens the file, reads one row, and writes nothing. Otherwise it runs ``upgrade`` with its lock, backup
     and history. ``lock_timeout`` is in seconds, ``app_version`` the version of the calling application
     (by default the newest one known here) for the question whether it may use a newer database. Of an
-    Engine on a file only the URL is used; one on memory is migrated itself, without a backup.
+    Engine on a file only the URL is used; one on memory is migrated itself, without a backup, while it has
+    no transaction open.
 
     With ``on_failure="warn"`` failures are logged and reported, never raised; with ``"raise"`` a
     VecmigrateError is raised whenever the database may not be used. Blocks: from an event loop call it
@@ -101,7 +103,7 @@ def ensure_current(
     if on_failure not in {"warn", "raise"}:
         raise ValueError(f"on_failure must be 'warn' or 'raise', not {on_failure!r}")
     began = time.perf_counter()
-    head = _revision_if_current(url)
+    head = _revision_if_current(url, timeout=min(lock_timeout, _BUSY_SECONDS))
     if head is not None:
         return BootReport(state="current", before=head, after=head, duration_seconds=time.perf_counter() - began)
     from vecmigrate.booting import boot  # noqa: PLC0415 - heavy, and only needed where there is work
@@ -109,7 +111,7 @@ def ensure_current(
     return boot(url, raises=on_failure == "raise", lock_timeout=lock_timeout, app_version=app_version)
 
 
-def _revision_if_current(url: object) -> "str | None":
+def _revision_if_current(url: object, *, timeout: float) -> "str | None":
     """Return the head if an SQLite file is known to be there with nothing left to do, else None. Read-only."""
     path = _plain_path(url)
     if path is None:
@@ -118,7 +120,7 @@ def _revision_if_current(url: object) -> "str | None":
     try:
         head = newest_revision()
         # Unlike mode=ro, mode=rw leaves no sidecars of a WAL database behind. It does not create the file.
-        connection = sqlite3.connect(f"file:{quoted}?mode=rw", uri=True, isolation_level=None)
+        connection = sqlite3.connect(f"file:{quoted}?mode=rw", uri=True, timeout=timeout, isolation_level=None)
         try:
             rows = connection.execute(_QUERY).fetchmany(2)
         finally:
@@ -134,12 +136,10 @@ def _plain_path(url: object) -> "str | None":
         url = os.environ.get("VECMIGRATE_DATABASE_URL")
     if not isinstance(url, str):
         url = getattr(url, "url", url)  # an Engine's
-        if getattr(url, "drivername", "").partition("+")[0] != "sqlite" or getattr(url, "query", None):
+        if getattr(url, "drivername", "").partition("+")[0] != "sqlite":
             return None
         path = getattr(url, "database", None) or ""
     else:
         prefix = next((each for each in _PREFIXES if url.startswith(each)), None)
-        path = url[len(prefix) :] if prefix else ""
-        if "?" in path:
-            return None
+        path = url[len(prefix) :].partition("?")[0] if prefix else ""
     return path if path and not path.startswith(("file:", ":memory:")) else None

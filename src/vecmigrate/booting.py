@@ -3,11 +3,13 @@
 import logging
 import os
 import time
+import traceback
 from typing import Any
 
 from vecmigrate import settings
 from vecmigrate.boot import BootReport
-from vecmigrate.errors import AheadError, LockTimeoutError, RunFailedError, VecmigrateError
+from vecmigrate.engine import Database
+from vecmigrate.errors import AheadError, ConfigurationError, LockTimeoutError, RunFailedError, VecmigrateError
 from vecmigrate.journal import Report
 from vecmigrate.migrator import Migrator
 
@@ -21,21 +23,40 @@ def boot(url: Any, *, raises: bool, lock_timeout: float, app_version: str | None
     began = time.perf_counter()
     try:
         chosen = settings.resolve({"database_url": url, "lock_timeout": lock_timeout}, os.environ)
-        report = Migrator(chosen, app_version=app_version).upgrade()
+        migrator = Migrator(chosen, app_version=app_version)
+        _require_lasting(migrator.database)
+        report = migrator.upgrade()
     except VecmigrateError as error:
         failure = error
     except Exception as error:  # noqa: BLE001 - the service decides, so nothing but signals may pass
-        failure = RunFailedError(
-            f"Unexpected {type(error).__name__} before the database was changed.",
-            next_step="vecmigrate status, and report this with the traceback in the log",
-        )
-        failure.__cause__ = error
+        failure = _unexpected(error)
     else:
         return _succeeded(report, time.perf_counter() - began)
     if raises:
         raise failure
     log.warning("The database was not brought up to date: %s", failure)
     return _failed(failure, time.perf_counter() - began)
+
+
+def _require_lasting(database: Database) -> None:
+    """Refuse a URL that means memory: the database would be gone before the service could use it."""
+    if database.is_sqlite and database.path is None and database.engine is None:
+        raise ConfigurationError(
+            "The database URL names a database in memory, which only the connection that made it can see. "
+            "Nothing was changed.",
+            next_step="pass the service's Engine, or the URL of a file",
+        )
+
+
+def _unexpected(error: Exception) -> RunFailedError:
+    """Return the error for a fault that has no error of its own; the log gets where, without any values."""
+    log.error("Unexpected %s:\n%s", type(error).__name__, "".join(traceback.format_tb(error.__traceback__)))
+    failure = RunFailedError(
+        f"Unexpected {type(error).__name__}. No run was left half-way: the database is at one revision or another.",
+        next_step="vecmigrate status, and report this with the traceback in the log",
+    )
+    failure.__cause__ = error
+    return failure
 
 
 def _succeeded(report: Report, duration: float) -> BootReport:

@@ -15,7 +15,15 @@ from sqlalchemy.pool import NullPool
 
 from vecmigrate import sqlite_files
 from vecmigrate.errors import ConfigurationError, DatabaseUnusableError
-from vecmigrate.locks import commit_sqlite, is_busy, is_interrupted, lock_postgresql, lock_sqlite, lock_timed_out
+from vecmigrate.locks import (
+    commit_sqlite,
+    is_busy,
+    is_interrupted,
+    lock_postgresql,
+    lock_sqlite,
+    lock_timed_out,
+    wait_to_read_sqlite,
+)
 
 __all__ = [
     "SQLITE_FLOOR",
@@ -90,15 +98,19 @@ def locate(url: str | URL | Engine) -> Database:
     """Return the database a URL or an Engine names. Opens nothing.
 
     Of an Engine on a file or a server only the URL is used. Asynchronous drivers are replaced by their
-    synchronous counterparts. Raises ConfigurationError, which never shows the URL, for what is no URL,
-    and for a database that is neither SQLite nor PostgreSQL.
+    synchronous counterparts, and an AsyncEngine counts as its URL. Raises ConfigurationError, which never
+    shows the URL, for what is no URL, and for a database that is neither SQLite nor PostgreSQL.
     """
     if isinstance(url, Engine):
         named = locate(url.url)
         return replace(named, engine=url) if named.is_sqlite and named.path is None else named
+    if hasattr(url, "sync_engine"):
+        return locate(url.sync_engine.url)
     try:
         parsed = make_url(url)
         backend, driver = parsed.get_backend_name(), parsed.get_driver_name()
+        if "\0" in (parsed.database or ""):
+            raise ArgumentError("a NUL in the name of the database")  # noqa: TRY301 - told like any other bad URL
     except (ArgumentError, ValueError) as error:
         raise ConfigurationError(
             "The database URL is not one. Nothing was changed.",
@@ -163,13 +175,16 @@ def unusable(database: Database, error: BaseException) -> DatabaseUnusableError:
 
 
 @contextmanager
-def reading(database: Database) -> Iterator[Connection]:
+def reading(database: Database, *, timeout: float = 5.0) -> Iterator[Connection]:
     """Open a connection that cannot write. An absent SQLite file is not created, but an error.
 
-    Raises DatabaseUnusableError.
+    Waits up to ``timeout`` seconds for a process that lets nobody read, as one does in rollback-journal
+    mode while it writes much. Raises DatabaseUnusableError, LockTimeoutError.
     """
-    engine = database.engine or _engine(database, timeout=5.0, read_only=True)
+    engine = database.engine or _engine(database, timeout=timeout, read_only=True)
     with translated(database), engine.connect() as connection:
+        if database.path is not None:
+            wait_to_read_sqlite(str(database), connection, timeout)
         yield connection
 
 
@@ -274,7 +289,6 @@ def _connect_sqlite(database: Database, *, read_only: bool) -> sqlite3.Connectio
     connection = sqlite3.connect(target, uri=True, timeout=0, isolation_level=None, check_same_thread=False)
     connection.execute("PRAGMA foreign_keys = OFF")
     if read_only:
-        connection.execute("PRAGMA busy_timeout = 5000")
         connection.execute("PRAGMA query_only = ON")
     else:
         connection.execute("PRAGMA legacy_alter_table = ON")

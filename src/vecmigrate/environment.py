@@ -57,12 +57,12 @@ def _dispatch(config: Config) -> None:
     options = context.get_context().opts
     if options["fn"].__name__ in _WRITERS:
         _write(config, database, chosen, options, allow_data_loss=switches.get("allow_data_loss") == "yes")
-    elif _needs_no_database(options):
+    elif _needs_no_database(config, database, options):
         with scratch() as connection:
             _apply(connection, options["fn"], dont_mutate=True)
     else:
         with reading(database) as connection:
-            current_heads(connection, revisions.load(config))  # Says it well where a revision is unknown.
+            current_heads(connection, revisions.load(config))  # Of an unknown revision it says more than Alembic.
             _apply(connection, options["fn"], dont_mutate=True)
 
 
@@ -86,10 +86,15 @@ def _settings(config: Config) -> tuple[settings.Settings, Mapping[str, str]]:
     return settings.resolve(programmatic | arguments, os.environ, ini=str(ini) if ini else None), switches
 
 
-def _needs_no_database(options: Mapping[str, Any]) -> bool:
-    """Tell whether the command is ``revision`` without ``--autogenerate``."""
+def _needs_no_database(config: Config, database: Database, options: Mapping[str, Any]) -> bool:
+    """Tell whether the command is ``revision`` without ``--autogenerate``, or ``history`` without ``-i``."""
     revision = options.get("revision_context")
-    return revision is not None and not revision.command_args["autogenerate"]
+    if revision is not None:
+        return not revision.command_args["autogenerate"]
+    if options["fn"].__name__ != "_display_current_history":
+        return False
+    marks_current = getattr(config.cmd_opts, "indicate_current", None)
+    return marks_current is False or (marks_current is None and database.is_absent())
 
 
 def _write(

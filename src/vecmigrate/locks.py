@@ -18,6 +18,7 @@ __all__ = [
     "lock_sqlite",
     "lock_timed_out",
     "sqlite_code",
+    "wait_to_read_sqlite",
 ]
 
 _ADVISORY_LOCK = 0x7665636D  # "vecm"
@@ -33,6 +34,13 @@ def commit_sqlite(connection: Connection, timeout: float) -> None:
     driver = connection.connection.driver_connection
     if driver is not None and driver.in_transaction:
         _retry_while_busy(connection, "COMMIT", timeout, None)
+
+
+def wait_to_read_sqlite(name: str, connection: Connection, timeout: float) -> None:
+    """Wait until the database can be read; from then on SQLite itself waits a moment where it must."""
+    _retry_while_busy(connection, "SELECT 1 FROM sqlite_master LIMIT 1", timeout, name)
+    driver: Any = connection.connection.driver_connection
+    driver.execute("PRAGMA busy_timeout = 5000")
 
 
 def _retry_while_busy(connection: Connection, statement: str, timeout: float, name: str | None) -> None:

@@ -39,6 +39,8 @@ def settle(database: Database, settings: Settings) -> None:
             backups.clean_temporary(settings.backup_folder(database.path), marker.database_id)
         history.remove(history.temporary_name(settings.mirror(database.path), marker.run_id))
         marker.remove(database.path)
+    # Its mirror may never have been written.
+    write_mirror(database, settings, token=left[-1].run_id if left else "settled")
 
 
 def settle_if_readable(database: Database, settings: Settings) -> None:

@@ -10,6 +10,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, func, select
 
 from vecmigrate import adoption, backups, history, manifests, meta, records
+from vecmigrate.catalog import has_content
 from vecmigrate.dependents import Survey, rehearse
 from vecmigrate.engine import Database, reading, translated, writing
 from vecmigrate.errors import (
@@ -76,7 +77,9 @@ class Run:
         """Run the plan, or do nothing and write nothing if there is nothing to do."""
         began = time.monotonic()
         self.report.created = self.database.is_absent()
-        if not self.report.created and not self._has_work():
+        # Planning first also keeps a faulty target from creating a file.
+        is_planned = bool(self._plan(())) if self.report.created else self._is_planned()
+        if not is_planned and not self._has_leftovers():
             return
         records.settle(self.database, self.settings)
         try:
@@ -88,22 +91,27 @@ class Run:
         except BaseException as error:
             if self._begun:
                 raise self._ended_by(error) from error
-            self._remove_created_file()
             raise
         finally:
             self.report.duration_seconds = time.monotonic() - began
+        self.report.waited = is_planned and not self._begun
         if self._begun:
             self._finish()
 
-    def _has_work(self) -> bool:
-        with reading(self.database) as connection:
+    def _is_planned(self) -> bool:
+        with reading(self.database, timeout=self.settings.lock_timeout) as connection:
             heads = self._heads(connection)
             self.report.from_revision = self.report.to_revision = one_of(heads)
-            if self._plan(heads):
-                return True
-            if _has_leftovers(connection, one_of(heads)):
-                return True
-            return bool(self.database.path and history.markers(self.database.path))
+            return bool(self._plan(heads))
+
+    def _has_leftovers(self) -> bool:
+        """Tell whether an older service or a killed run left something behind. Read-only."""
+        if self.database.is_absent():
+            return False
+        if self.database.path and history.markers(self.database.path):
+            return True
+        with reading(self.database, timeout=self.settings.lock_timeout) as connection:
+            return _has_leftovers(connection, self.report.from_revision)
 
     def _heads(self, connection: Connection) -> tuple[str, ...]:
         """Return the present heads; a stamp with ``--purge`` counts as starting from base, whatever is there."""
@@ -116,8 +124,9 @@ class Run:
         self._steps = self._plan(heads)
         self._journal.plan(self._steps)
         if not self._steps and not _has_leftovers(connection, one_of(heads)):
-            self.report.waited = True
             return False
+        # Somebody else may have made the file since it was looked for.
+        self.report.created = self.report.created and not has_content(connection)
         adoption.require_known_shapes(connection, self.report.from_revision)
         self._require_fitting(connection)
         self._refuse_loss(connection, at_end=True)
@@ -186,8 +195,13 @@ class Run:
         meta.write(connection, {"database_id": self._database_id})
         self._adopt(connection)
         with WatchedTransaction(connection) as transaction:
-            self._merge(connection)
-            self._apply(connection, lambda _heads, _context: self._guarded(connection, transaction))
+            try:
+                self._merge(connection)
+                self._apply(connection, lambda _heads, _context: self._guarded(connection, transaction))
+            except Exception:
+                # An attempt to end the transaction was refused; what the script made of that says less.
+                self._require_untouched(transaction)
+                raise
             self._require_open(transaction)
         before.require_unbroken_by(Survey(connection))
         newest = self.revisions.get(self.report.to_revision)
@@ -235,9 +249,20 @@ class Run:
             self._journal.end_step(step, converted=converted, set_aside=set_aside)
 
     def _require_open(self, transaction: WatchedTransaction) -> None:
+        self._require_untouched(transaction)
         if not transaction.is_open():
             raise NeedsPersonError(
-                "A revision ended or began a transaction of its own, or the database ended it (a full disk).",
+                f"Revision {self._journal.failing_revision()} lost its transaction: the script ended it, or the "
+                "database did (a full disk). What the script did before may stand.",
+                next_step=f"vecmigrate {self.database.option} status, compare with the backup, and take COMMIT out of "
+                "the revision script",
+            )
+
+    def _require_untouched(self, transaction: WatchedTransaction) -> None:
+        if transaction.was_touched:
+            raise NeedsPersonError(
+                f"Revision {self._journal.failing_revision()} tried to end or begin a transaction of its own. "
+                f"The database {self.database} is as it was before the run.",
                 next_step="take COMMIT, BEGIN and executescript out of the revision script, then run it again",
             )
 
@@ -282,11 +307,6 @@ class Run:
     def _remove_marker(self) -> None:
         if self.database.path:
             self._journal.marker(self._database_id).remove(self.database.path)
-
-    def _remove_created_file(self) -> None:
-        """A refusal leaves no empty file where there was none."""
-        if self.report.created and self.database.path and self.database.is_absent():
-            history.remove(self.database.path)
 
     def _finish(self) -> None:
         records.write_mirror(self.database, self.settings, token=self._journal.run_id)

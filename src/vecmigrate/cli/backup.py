@@ -10,7 +10,7 @@ __all__ = ["backup"]
 
 @cli.group()
 def backup() -> None:
-    r"""Make, list, verify and remove backups.
+    """Make, list, verify and remove backups.
 
     \b
     Example:
@@ -20,7 +20,7 @@ def backup() -> None:
 
 @command(backup, "create")
 def backup_create(context: Context, out: Output) -> None:
-    r"""Back up the present state.
+    """Back up the present state.
 
     \b
     Example:
@@ -32,7 +32,7 @@ def backup_create(context: Context, out: Output) -> None:
 
 @command(backup, "list")
 def backup_list(context: Context, out: Output) -> None:
-    r"""List the backups of this database, newest first. Writes nothing.
+    """List the backups of this database, newest first. Writes nothing.
 
     \b
     Example:
@@ -57,7 +57,7 @@ def backup_list(context: Context, out: Output) -> None:
 @command(backup, "verify")
 @click.argument("name", required=False)
 def backup_verify(context: Context, out: Output, *, name: str | None) -> int:
-    r"""Verify one backup, or all of this database. Exits with 1 if one is damaged.
+    """Verify one backup, or all of this database. Exits with 1 if one is damaged.
 
     \b
     Example:
@@ -72,7 +72,7 @@ def backup_verify(context: Context, out: Output, *, name: str | None) -> int:
 @command(backup, "prune")
 @click.option("--keep", type=click.IntRange(min=1), help="How many to keep (default: keep_backups).")
 def backup_prune(context: Context, out: Output, *, keep: int | None) -> None:
-    r"""Remove all but the newest backups; never the last verified one of a revision below head.
+    """Remove all but the newest backups; never the last verified one of a revision below head.
 
     \b
     Example:

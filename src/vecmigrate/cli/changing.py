@@ -21,7 +21,7 @@ __all__ = ["migrate", "restore", "rollback"]
 def migrate(
     context: Context, out: Output, *, target: str, version: str | None, dry_run: bool, force: bool, no_backup: bool
 ) -> None:
-    r"""Upgrade the database; it is backed up first, and changed in one transaction.
+    """Upgrade the database; it is backed up first, and changed in one transaction.
 
     \b
     Examples:
@@ -42,7 +42,7 @@ def migrate(
 @click.option("--dry-run", is_flag=True, help="Print the plan and write nothing.")
 @click.option("--yes", is_flag=True, help="Allow base to drop tables that hold rows.")
 def rollback(context: Context, out: Output, *, target: str, from_backup: str | None, dry_run: bool, yes: bool) -> None:
-    r"""Go back to an older revision, by its downgrade script or from a backup.
+    """Go back to an older revision, by its downgrade script or from a backup.
 
     \b
     Examples:
@@ -118,7 +118,7 @@ def _show_report(out: Output, report: Report, verb: str) -> None:
 @command(cli)
 @click.argument("name")
 def restore(context: Context, out: Output, *, name: str) -> None:
-    r"""Put a backup in place of the present state, which is saved first.
+    """Put a backup in place of the present state, which is saved first.
 
     \b
     Example:

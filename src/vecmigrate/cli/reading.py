@@ -15,7 +15,7 @@ __all__ = ["history", "list_", "preserved", "status", "versions"]
 @command(cli)
 @click.option("--check", is_flag=True, help="Exit with 3 when something is pending.")
 def status(context: Context, out: Output, *, check: bool) -> int:
-    r"""Tell where the database is, and what is pending. Writes nothing.
+    """Tell where the database is, and what is pending. Writes nothing.
 
     \b
     Example:
@@ -41,7 +41,7 @@ def status(context: Context, out: Output, *, check: bool) -> int:
 
 @command(cli, "list")
 def list_(context: Context, out: Output) -> None:
-    r"""List every revision, and whether it is applied. Writes nothing.
+    """List every revision, and whether it is applied. Writes nothing.
 
     \b
     Example:
@@ -71,7 +71,7 @@ def list_(context: Context, out: Output) -> None:
 @click.option("--clear", is_flag=True, help="Forget every attempt; the schema stays.")
 @click.option("--yes", is_flag=True, help="Confirm --clear.")
 def history(context: Context, out: Output, *, limit: int | None, rebuild: bool, clear: bool, yes: bool) -> None:
-    r"""Show every attempt, oldest first.
+    """Show every attempt, oldest first.
 
     \b
     Example:
@@ -99,7 +99,7 @@ def history(context: Context, out: Output, *, limit: int | None, rebuild: bool, 
 @command(cli)
 @click.argument("version", required=False)
 def versions(context: Context, out: Output, *, version: str | None) -> None:
-    r"""Show the app versions that changed the schema, or the revision of one.
+    """Show the app versions that changed the schema, or the revision of one.
 
     \b
     Examples:
@@ -118,7 +118,7 @@ def versions(context: Context, out: Output, *, version: str | None) -> None:
 @command(cli)
 @click.option("--limit", type=click.IntRange(min=1), help="Only the newest N rows.")
 def preserved(context: Context, out: Output, *, limit: int | None) -> None:
-    r"""Show rows that were converted or set aside, and why. Shows their contents; writes nothing.
+    """Show rows that were converted or set aside, and why. Shows their contents; writes nothing.
 
     \b
     Example:

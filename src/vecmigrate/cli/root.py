@@ -21,7 +21,7 @@ __all__ = ["cli"]
 def cli(
     ctx: click.Context, database_url: str | None, db_path: str | None, config: str | None, verbose: int, *, quiet: bool
 ) -> None:
-    r"""Migrate the schema and the embedding model of a service's vector stores.
+    """Migrate the schema and the embedding model of a service's vector stores.
 
     \b
     Example:
