@@ -558,6 +558,8 @@ _POSTGRES_PLAIN = {
 
 
 def _encoded(value: Any) -> Any:
+    if value is None or isinstance(value, int):
+        return value
     if isinstance(value, _RawText):
         return {"text": base64.b64encode(value).decode()}
     if isinstance(value, bytes):
@@ -873,10 +875,16 @@ def _work_tables(bind: sa.Connection, key: str = "INTEGER") -> Iterator[None]:
 _NOT_ODD = "NOT EXISTS (SELECT 1 FROM vecmigrate_odd o WHERE o.key = {key})"
 
 
+_KEYS_KEPT = (
+    "SELECT p.target_key FROM vecmigrate_preserved p "
+    "WHERE p.revision = '001' AND p.direction = '{direction}' AND p.landed = 1 AND p.target_key IS NOT NULL"
+)
+
+
 def _mark_odd(bind: sa.Connection, key: str, rows: str, condition: str, **values: Any) -> None:
     """Mark rows of a table, which is named s, for the way through Python."""
     not_odd = _NOT_ODD.format(key=key)
-    query = f"INSERT INTO vecmigrate_odd (key) SELECT DISTINCT {key} FROM {rows} WHERE ({condition}) AND {not_odd}"
+    query = f"INSERT INTO vecmigrate_odd (key) SELECT {key} FROM {rows} WHERE ({condition}) AND {not_odd}"
     bind.execute(sa.text(query), values)
 
 
@@ -948,8 +956,7 @@ def _load_plain(bind: sa.Connection, shape: _Shape) -> None:
     key, rows = _row_key(bind), f"{_TABLE} s"
     _mark_odd(bind, key, rows, f"({_are_plain(bind, shape.kinds)}) IS NOT TRUE")
     _mark_undecodable(bind, _TABLE, shape.texts)
-    went_down = f"p.revision = '001' AND p.direction = 'downgrade' AND p.landed = 1 AND s.{shape.key} = p.target_key"
-    _mark_odd(bind, key, f"vecmigrate_preserved p CROSS JOIN {rows}", went_down)
+    _mark_odd(bind, key, rows, f"s.{shape.key} IN ({_KEYS_KEPT.format(direction='downgrade')})")
     if not _is_sqlite(bind):
         # A failed statement would end PostgreSQL's transaction: look before, not after.
         _mark_duplicates(bind, shape)
@@ -1164,7 +1171,7 @@ def _landed_entry(item: Any, row: Row) -> list[Row]:
     if item.reason is None:
         return []
     kept = _entry("upgrade", item.source, item.original, item.reason, landed=1)
-    return [kept | {"target_key": key, "converted": _dump(row)}]
+    return [kept | {"target_key": key, "converted": _dump(row) if item.store_type else item.landing}]
 
 
 def _land_unnamed(bind: sa.Connection, target: str) -> None:
@@ -1178,7 +1185,7 @@ def _land_unnamed(bind: sa.Connection, target: str) -> None:
         bind.execute(sa.text(ordered), {"type": store_type})
         names = _free_names(bind, target, prefix)
         query = (
-            "SELECT q.pos, s.source, s.original, s.landing, s.record_id, s.reason "
+            "SELECT q.pos, s.source, s.store_type, s.original, s.landing, s.record_id, s.reason "
             "FROM vecmigrate_numbering q JOIN vecmigrate_stage s ON s.id = q.id WHERE q.pos > :last ORDER BY q.pos"
         )
         for page in _pages(bind, query):
@@ -1270,6 +1277,8 @@ def _kept_shape(shape: _Shape, record: Any, row: Row) -> _Shape | None:
 
 def _find_rivals(bind: sa.Connection, shape: _Shape) -> None:
     """Note the rows that share a key with one that was set aside and now goes back beside them."""
+    if not bind.scalar(sa.select(sa.exists().where(_kept("upgrade", 0)))):
+        return
     for page in _kept_pages(bind, "upgrade", 0):
         rivals = []
         for record in page:
@@ -1281,6 +1290,8 @@ def _find_rivals(bind: sa.Connection, shape: _Shape) -> None:
                 continue
             rivals.append({"record_id": record.id} | {key: found.get(key) for key in _KEYS})
         _insert(bind, "vecmigrate_stage", rivals)
+    for key in _KEYS:
+        bind.execute(sa.text(f"CREATE INDEX vecmigrate_unified_{key} ON vecmigrate_unified ({key})"))
     _find_contested(bind, "vecmigrate_unified")
 
 
@@ -1290,10 +1301,8 @@ def _return_plain(bind: sa.Connection, shape: _Shape) -> None:
     plain = _are_plain(bind, {names[column]: kind for column, kind in shape.kinds.items()})
     _mark_odd(bind, key, rows, f"({plain} AND {shape.plain_unified}) IS NOT TRUE")
     _mark_undecodable(bind, "vecmigrate_unified", _FOUND_UNIFIED.texts)
-    came_up = "p.revision = '001' AND p.direction = 'upgrade' AND p.landed = 1 AND s.vector_store_id = p.target_key"
-    _mark_odd(bind, key, f"vecmigrate_preserved p CROSS JOIN {rows}", came_up)
-    rival = "s.vector_store_id = c.vector_store_id"
-    _mark_odd(bind, key, f"vecmigrate_contested c CROSS JOIN {rows}", rival)
+    _mark_odd(bind, key, rows, f"s.vector_store_id IN ({_KEYS_KEPT.format(direction='upgrade')})")
+    _mark_odd(bind, key, rows, "s.vector_store_id IN (SELECT vector_store_id FROM vecmigrate_contested)")
     last = bind.execute(sa.text("SELECT max(pos) FROM vecmigrate_unified")).scalar() or 0
     _copy_plain(bind, shape, 1, last)
     moved = f"{rows} WHERE {_NOT_ODD.format(key=key)}"

@@ -52,12 +52,16 @@ def upgrade() -> None:
     retiring = bind.execute(sa.select(models).where(models.c.state.in_(makes_way), models.c.name != MODEL))
     for row in retiring.mappings().all():
         _retire(bind, dict(row))
-    row = _model(bind) or {"name": MODEL, "dimensions": DIMENSIONS, "activated_at": _take_back_activation(bind)}
+    found = _model(bind)
+    row = found or {"name": MODEL, "dimensions": DIMENSIONS, "activated_at": _take_back_activation(bind)}
+    row = dict(row)
     row["state"] = "active" if is_complete else "building"
     if is_complete and row["activated_at"] is None:
         row["activated_at"] = int(time.time())
     bind.execute(models.delete().where(models.c.name == MODEL))
     bind.execute(models.insert().values(**row))
+    if found is not None:
+        _keep(bind, found, row, reason="state: the model was there before it was asked for")
 
 
 def downgrade() -> None:
@@ -67,12 +71,18 @@ def downgrade() -> None:
     bind = op.get_bind()
     present = _model(bind)
     bind.execute(models.delete().where(models.c.name == MODEL))
-    for row in _take_back_retired(bind):
-        if bind.scalar(sa.select(models.c.name).where(models.c.state == row["state"])) is None:
+    kept = _take_back_kept(bind)
+    was, became = kept.pop(MODEL, (None, None))
+    for row, _ in kept.values():
+        if _is_free(bind, row["state"]):
             still_retired = sa.and_(models.c.name == row["name"], models.c.state == "retired")
             bind.execute(models.update().where(still_retired).values(state=row["state"]))
+    if present is not None and was is not None:
+        back = was if present == became else {**present, "state": was["state"]}
+        state = back["state"] if _is_free(bind, back["state"]) else "retired"
+        bind.execute(models.insert().values(**{**back, "state": state}))
     _ensure_active(bind)
-    if present is None:
+    if present is None or was is not None:
         return
     if bind.scalar(sa.select(embeddings.c.model).where(embeddings.c.model == MODEL).limit(1)):
         bind.execute(models.insert().values(**{**present, "state": "retired"}))
@@ -108,6 +118,10 @@ def _retire(bind: sa.Connection, row: dict[str, object]) -> None:
     bind.execute(models.update().where(models.c.name == row["name"]).values(state="retired"))
     if row["state"] == "active" and bind.scalar(_newest_retired()) == row["name"]:
         return
+    _keep(bind, row, {**row, "state": "retired"}, reason=f"state: made way for {MODEL}")
+
+
+def _keep(bind: sa.Connection, row: dict[str, object], converted: dict[str, object], *, reason: str) -> None:
     bind.execute(
         preserved.insert().values(
             revision=revision,
@@ -116,18 +130,25 @@ def _retire(bind: sa.Connection, row: dict[str, object]) -> None:
             row=json.dumps(row),
             landed=1,
             target_key=row["name"],
-            converted=json.dumps({**row, "state": "retired"}),
-            reason=f"state: made way for {MODEL}",
+            converted=json.dumps(converted),
+            reason=reason,
             preserved_at=datetime.now(UTC).isoformat(),
         )
     )
 
 
-def _take_back_retired(bind: sa.Connection) -> list[dict[str, object]]:
+def _is_free(bind: sa.Connection, state: object) -> bool:
+    """Tell whether a model may take a state: at most one is active, and one building."""
+    return state == "retired" or bind.scalar(sa.select(models.c.name).where(models.c.state == state)) is None
+
+
+def _take_back_kept(bind: sa.Connection) -> dict[str, tuple[dict[str, object], dict[str, object]]]:
+    """Return what the upgrade kept, by name: a row as it was, and as what it landed; and forget it."""
     ours = sa.and_(preserved.c.revision == revision, preserved.c.direction == "upgrade")
-    rows = [json.loads(text) for text in bind.scalars(sa.select(preserved.c.row).where(ours))]
+    found = bind.execute(sa.select(preserved.c.row, preserved.c.converted).where(ours)).all()
     bind.execute(preserved.delete().where(ours))
-    return rows
+    rows = [(json.loads(row), json.loads(converted)) for row, converted in found]
+    return {row["name"]: (row, converted) for row, converted in rows}
 
 
 def _take_back_activation(bind: sa.Connection) -> int | None:

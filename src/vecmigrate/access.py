@@ -64,4 +64,4 @@ class Access:
             return self.revision(connection, known)
 
     def revision(self, connection: Connection, known: Revisions) -> str | None:
-        return one_of(current_heads(connection, known, app_version=self.app_version))
+        return one_of(current_heads(connection, known, option=self.database.option, app_version=self.app_version))

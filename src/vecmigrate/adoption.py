@@ -1,6 +1,6 @@
 """What was in the database before us: known shapes are adopted, anything else stops the run."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
 from sqlalchemy import Connection, delete, insert, inspect, select
 
@@ -17,6 +17,7 @@ __all__ = [
     "put",
     "refresh",
     "require_known_shapes",
+    "require_own_tables",
     "rows",
     "rows_dropped_at_base",
 ]
@@ -58,12 +59,27 @@ def require_known_shapes(connection: Connection, revision: str | None) -> None:
         shapes |= _BASELINE
     else:
         shapes |= {name: (_columns(name),) for name in metadata.tables} | {"stores": (_STORES,)}
-    faults = [
-        fault
-        for found in present
-        if (fault := _difference(connection, found, shapes.get(found.name.lower()))) is not None
-    ]
-    faults += _foreign_indexes(present, shapes)
+    _refuse(_differences(connection, present, shapes) + _foreign_indexes(present, shapes))
+
+
+def require_own_tables(connection: Connection) -> None:
+    """Stop where a table of the tool itself is something else, so that nothing in it can be read. Read-only.
+
+    A newer version may have added columns to it. Raises NotOursError.
+    """
+    present = [each for each in objects(connection) if each.name in _TOOL]
+    readable = {each.name: (_TOOL[each.name][0] | column_names(connection, each.name),) for each in present}
+    _refuse(_differences(connection, present, readable))
+
+
+def _differences(
+    connection: Connection, present: Iterable[Object], shapes: Mapping[str, tuple[frozenset[str], ...]]
+) -> list[str]:
+    found = (_difference(connection, each, shapes.get(each.name.lower())) for each in present)
+    return [fault for fault in found if fault is not None]
+
+
+def _refuse(faults: Sequence[str]) -> None:
     if faults:
         listed = "\n".join(f"  - {fault}" for fault in faults)
         raise NotOursError(

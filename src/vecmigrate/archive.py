@@ -1,17 +1,19 @@
 """The backups of one database, and the way back from them."""
 
+import sqlite3
 import time
-from functools import partial
+import uuid
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import Connection
 
-from vecmigrate import backups, manifests, meta, records, restoring
+from vecmigrate import backups, history, manifests, meta, records, restoring
 from vecmigrate.access import Access, one_at_a_time
-from vecmigrate.carrying import carry_over
+from vecmigrate.carrying import carry_over, restored
 from vecmigrate.catalog import has_content
 from vecmigrate.engine import reading, writing
-from vecmigrate.errors import AheadError, BackupError, DatabaseUnusableError, NeedsPersonError
+from vecmigrate.errors import AheadError, BackupError, DatabaseUnusableError, NeedsPersonError, VecmigrateError
 from vecmigrate.journal import Report
 from vecmigrate.revisions import Revisions
 
@@ -144,21 +146,32 @@ class Archive(Access):
         """
         path, known, began = self._file(), self.revisions(), time.monotonic()
         report = Report(from_revision=self._readable_revision(known), to_revision=backup.revision)
+        marker = _marker(backup, known)
+
+        def carry(old: sqlite3.Connection | None, new: sqlite3.Connection, saved: manifests.Backup | None) -> None:
+            replace(marker, backup=saved.path if saved else None).write(path)
+            carry_over(old, new, saved, backup=backup, known=known, run_id=marker.run_id)
+
         with one_at_a_time:
             records.settle_if_readable(self.database, self.settings)
-            done = restoring.restore(
-                path,
-                backup,
-                folder=self.settings.backup_folder(path),
-                database_id=self._identity(),
-                timeout=self.settings.lock_timeout,
-                carry=partial(carry_over, restored=backup, known=known),
-            )
+            try:
+                done = restoring.restore(
+                    path,
+                    backup,
+                    folder=self.settings.backup_folder(path),
+                    database_id=self._identity(),
+                    timeout=self.settings.lock_timeout,
+                    carry=carry,
+                )
+            except VecmigrateError:
+                marker.remove(path)
+                raise
         report.backup = done.saved.path if done.saved else None
         report.created = done.saved is None and done.moved_aside is None
         if done.moved_aside:
             report.notes.append(f"The damaged file was moved aside: {done.moved_aside}")
         records.write_mirror(self.database, self.settings, token=meta.new_database_id())
+        marker.remove(path)
         self._rotate(backup.database_id, known)
         report.duration_seconds = time.monotonic() - began
         return report
@@ -170,6 +183,20 @@ class Archive(Access):
             return error.revision
         except (DatabaseUnusableError, NeedsPersonError):
             return None
+
+
+def _marker(backup: manifests.Backup, known: Revisions) -> history.Marker:
+    """Return the marker that tells the next run of a restore, should its process die."""
+    attempt = restored(backup, None, known)
+    step = {name: getattr(attempt, name) for name in ("revision", "direction", "migration_id", "version", "name")}
+    return history.Marker(
+        run_id=uuid.uuid4().hex,
+        database_id=backup.database_id,
+        started_at=attempt.executed_at,
+        direction=attempt.direction,
+        steps=[step],
+        backup=None,
+    )
 
 
 def _verified(backup: manifests.Backup) -> dict[str, Any]:

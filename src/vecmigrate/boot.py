@@ -142,4 +142,6 @@ def _plain_path(url: object) -> "str | None":
     else:
         prefix = next((each for each in _PREFIXES if url.startswith(each)), None)
         path = url[len(prefix) :].partition("?")[0] if prefix else ""
+        if "%" in path:
+            return None  # Versions of SQLAlchemy differ in what that means.
     return path if path and not path.startswith(("file:", ":memory:")) else None

@@ -52,7 +52,7 @@ def _unexpected(error: Exception) -> RunFailedError:
     """Return the error for a fault that has no error of its own; the log gets where, without any values."""
     log.error("Unexpected %s:\n%s", type(error).__name__, "".join(traceback.format_tb(error.__traceback__)))
     failure = RunFailedError(
-        f"Unexpected {type(error).__name__}. No run was left half-way: the database is at one revision or another.",
+        f"Unexpected {type(error).__name__}. A run is one transaction, so the database is whole.",
         next_step="vecmigrate status, and report this with the traceback in the log",
     )
     failure.__cause__ = error

@@ -9,7 +9,7 @@ from vecmigrate.manifests import Backup
 from vecmigrate.revisions import Revisions
 from vecmigrate.schema import HISTORY, META
 
-__all__ = ["carry_over"]
+__all__ = ["carry_over", "restored"]
 
 
 def carry_over(
@@ -17,8 +17,9 @@ def carry_over(
     new: sqlite3.Connection,
     saved: Backup | None,
     *,
-    restored: Backup,
+    backup: Backup,
     known: Revisions,
+    run_id: str,
 ) -> None:
     """Bring the history of the old state into the restored one, and add the restore itself.
 
@@ -36,26 +37,27 @@ def carry_over(
         with closing(old.execute(f"SELECT {columns} FROM {HISTORY.name}")) as rows:
             new.executemany(f"INSERT INTO {HISTORY.name} ({columns}) VALUES ({marks})", rows)
     new.execute(f"DELETE FROM {META.name} WHERE key = 'database_id'")
-    new.execute(f"INSERT INTO {META.name} (key, value) VALUES ('database_id', ?)", (restored.database_id,))
-    row = history.as_row(_attempt(restored, saved, known))
+    new.execute(f"INSERT INTO {META.name} (key, value) VALUES ('database_id', ?)", (backup.database_id,))
+    row = history.as_row(restored(backup, saved, known, run_id=run_id))
     names = ", ".join(row)
     marks = ", ".join(f":{name}" for name in row)
     new.execute(f"INSERT INTO {HISTORY.name} ({names}) VALUES ({marks})", row)
 
 
-def _attempt(restored: Backup, saved: Backup | None, known: Revisions) -> history.Attempt:
-    revision = known.get(restored.revision)
+def restored(backup: Backup, saved: Backup | None, known: Revisions, *, run_id: str = "") -> history.Attempt:
+    """Return the record of a restore."""
+    revision = known.get(backup.revision)
     return history.Attempt(
-        migration_id=f"restore_{revision.migration_id if revision else restored.revision or 'base'}",
-        revision=restored.revision,
-        version=restored.app_version,
+        migration_id=f"restore_{revision.migration_id if revision else backup.revision or 'base'}",
+        revision=backup.revision,
+        version=backup.app_version,
         name="restore",
         direction="restore",
         status="success",
-        message=f"Restored {restored.name}",
+        message=f"Restored {backup.name}",
         executed_at=history.now().isoformat(),
         duration_seconds=0.0,
-        metadata={"restored_from": restored.path, "backup_path": saved.path if saved else None},
+        metadata={"run_id": run_id, "restored_from": backup.path, "backup_path": saved.path if saved else None},
     )
 
 

@@ -17,6 +17,7 @@ __all__ = [
     "column_names",
     "database_uuid",
     "has_content",
+    "is_sqlite",
     "objects",
     "quoted",
     "schema_copy",
@@ -25,9 +26,13 @@ __all__ = [
 ]
 
 
+def is_sqlite(connection: Connection) -> bool:
+    return connection.dialect.name == "sqlite"
+
+
 def has_content(connection: Connection) -> bool:
     """Tell whether the database holds anything worth a backup."""
-    if connection.dialect.name == "sqlite":
+    if is_sqlite(connection):
         return bool(connection.exec_driver_sql("SELECT count(*) FROM sqlite_master").scalar())
     return True
 
@@ -52,7 +57,7 @@ class Object:
 
 def objects(connection: Connection) -> list[Object]:
     """Return what the schema holds, in the order it was made. Read-only."""
-    if connection.dialect.name == "sqlite":
+    if is_sqlite(connection):
         rows = connection.exec_driver_sql(
             "SELECT type, name, tbl_name, coalesce(sql, '') FROM sqlite_master ORDER BY rowid"
         )
@@ -64,7 +69,7 @@ def objects(connection: Connection) -> list[Object]:
 
 def column_names(connection: Connection, table: str) -> frozenset[str]:
     """Return the columns of a table, generated and hidden ones marked as such. Read-only."""
-    if connection.dialect.name == "sqlite":
+    if is_sqlite(connection):
         rows = connection.exec_driver_sql(f"PRAGMA table_xinfo({quoted(table)})")
         return frozenset(row.name.lower() if not row.hidden else f"{row.name} (generated)" for row in rows)
     return frozenset(column["name"] for column in inspect(connection).get_columns(table))
@@ -83,7 +88,7 @@ def schema_copy(connection: Connection, *, empty: bool = False) -> Iterator[Conn
     everything. Yields None for
     PostgreSQL, where DDL itself refuses to drop what others hang on.
     """
-    if connection.dialect.name != "sqlite":
+    if not is_sqlite(connection):
         yield None
         return
     with scratch() as copy:

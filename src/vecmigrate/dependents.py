@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
-from vecmigrate.catalog import Object, objects, quoted, schema_copy
+from vecmigrate.catalog import Object, is_sqlite, objects, quoted, schema_copy
 from vecmigrate.errors import NotOursError
 from vecmigrate.schema import OURS
 
@@ -27,7 +27,7 @@ class Survey:
         self.broken: frozenset[str] = frozenset()
         self.keys: dict[str, tuple[object, ...]] = {}
         self.violations: frozenset[tuple[object, ...]] = frozenset()
-        if connection.dialect.name != "sqlite":
+        if not is_sqlite(connection):
             return
         found = objects(connection)
         dependents = [each for each in found if each.type in {"view", "trigger"} and each.name != _OUR_VIEW]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
+from sqlalchemy import URL, Connection, Engine, ExceptionContext, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.pool import NullPool
 
@@ -42,6 +42,7 @@ SQLITE_FLOOR = (3, 34, 0)
 """The oldest SQLite with everything the revision scripts use; the whole suite was run on it."""
 
 _SYNCHRONOUS = {"aiosqlite": "pysqlite", "asyncpg": "psycopg", "psycopg_async": "psycopg"}
+_SQLITE_DRIVERS = ("pysqlite", "aiosqlite")
 _PROGRESS_STEPS = 50_000
 
 
@@ -104,8 +105,9 @@ def locate(url: str | URL | Engine) -> Database:
     if isinstance(url, Engine):
         named = locate(url.url)
         return replace(named, engine=url) if named.is_sqlite and named.path is None else named
-    if hasattr(url, "sync_engine"):
-        return locate(url.sync_engine.url)
+    inner = getattr(url, "sync_engine", None)
+    if isinstance(inner, Engine):
+        return locate(inner.url)
     try:
         parsed = make_url(url)
         backend, driver = parsed.get_backend_name(), parsed.get_driver_name()
@@ -125,6 +127,11 @@ def locate(url: str | URL | Engine) -> Database:
         raise ConfigurationError(
             f"{backend} is not supported; SQLite and PostgreSQL are. Nothing was changed.",
             next_step="name a database by --db-path FILE or --database-url URL",
+        )
+    if backend == "sqlite" and driver not in _SQLITE_DRIVERS:
+        raise ConfigurationError(
+            f"The SQLite driver {driver} is not supported. Nothing was changed.",
+            next_step="write the URL as sqlite:////absolute/path.sqlite3",
         )
     if backend == "postgresql" and parsed.drivername == "postgresql":
         driver = "psycopg"
@@ -157,7 +164,7 @@ def unusable(database: Database, error: BaseException) -> DatabaseUnusableError:
         why, step = "is a directory", "vecmigrate --db-path FILE status, with the path of a file"
     elif not os.path.isdir(os.path.dirname(path)):
         why, step = "is in a folder that does not exist", f"create {os.path.dirname(path)}, then run it again"
-    elif not os.path.exists(path):
+    elif _is_missing(path):
         why, step = "does not exist", f"{command} migrate"
     elif code == "SQLITE_NOTADB":
         why, step = "is not an SQLite database", "vecmigrate --db-path FILE status, with the path of the database"
@@ -172,6 +179,31 @@ def unusable(database: Database, error: BaseException) -> DatabaseUnusableError:
     else:
         why, step = f"cannot be used ({code or type(cause).__name__})", f"{command} status"
     return DatabaseUnusableError(f"{path} {why}. Nothing was changed.", next_step=step)
+
+
+def _is_missing(path: str) -> bool:
+    """Tell a file that is not there from one that may not be looked at."""
+    try:
+        os.stat(path)
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def _sqlite_error(name: str) -> sqlite3.DatabaseError:
+    error = sqlite3.DatabaseError(name)
+    error.sqlite_errorname = name
+    return error
+
+
+def _require_writable(database: Database) -> None:
+    """Refuse a read-only file or folder before anything is written: SQLite grants its write lock all the same."""
+    path = database.path
+    if path is not None and os.path.exists(path):
+        if not (os.access(path, os.W_OK) and os.access(os.path.dirname(path), os.W_OK)):
+            raise unusable(database, _sqlite_error("SQLITE_READONLY"))
 
 
 @contextmanager
@@ -200,6 +232,7 @@ def writing(database: Database, *, lock_timeout: float) -> Iterator[Connection]:
             yield connection
         return
     with ExitStack() as stack:
+        _require_writable(database)
         with translated(database):
             connection = stack.enter_context(_engine(database, timeout=lock_timeout, read_only=False).connect())
             transaction = connection.begin()
@@ -268,10 +301,19 @@ def _engine(database: Database, *, timeout: float, read_only: bool) -> Engine:
         return _connect_sqlite(database, read_only=read_only)
 
     engine = create_engine("sqlite://", creator=connect, poolclass=NullPool, hide_parameters=True)
+    event.listen(engine, "handle_error", _stay_connected)
     if not read_only:
         event.listen(engine, "begin", lambda c: lock_sqlite(str(database), c, timeout))
         event.listen(engine, "commit", lambda c: commit_sqlite(c, timeout))
     return engine
+
+
+def _stay_connected(context: ExceptionContext) -> None:
+    """Keep the connection after a KeyboardInterrupt, so that it is rolled back.
+
+    SQLAlchemy would close it, and SQLite keeps the lock of a closed connection while a statement is alive.
+    """
+    context.is_disconnect = False
 
 
 def _connect_sqlite(database: Database, *, read_only: bool) -> sqlite3.Connection:
@@ -302,7 +344,7 @@ def quick_check(connection: Connection, database: Database) -> None:
     """Raise DatabaseUnusableError for a damaged SQLite database. Read-only."""
     driver: Any = connection.connection.driver_connection
     if database.is_sqlite and sqlite_files.problems(driver):
-        damage = sqlite3.DatabaseError("database disk image is malformed")
+        damage = _sqlite_error("SQLITE_CORRUPT")
         damage.sqlite_errorname = "SQLITE_CORRUPT"
         raise unusable(database, damage)
 

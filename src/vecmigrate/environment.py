@@ -62,7 +62,8 @@ def _dispatch(config: Config) -> None:
             _apply(connection, options["fn"], dont_mutate=True)
     else:
         with reading(database) as connection:
-            current_heads(connection, revisions.load(config))  # Of an unknown revision it says more than Alembic.
+            # Of a revision that is unknown here it says more than Alembic would.
+            current_heads(connection, revisions.load(config), option=database.option)
             _apply(connection, options["fn"], dont_mutate=True)
 
 

@@ -3,7 +3,7 @@
 from packaging.version import InvalidVersion, Version
 from sqlalchemy import Connection, column, inspect, select, table
 
-from vecmigrate import meta
+from vecmigrate import adoption, meta
 from vecmigrate.errors import AheadError, NeedsPersonError
 from vecmigrate.revisions import Revisions
 from vecmigrate.schema import VERSION_TABLE
@@ -11,11 +11,15 @@ from vecmigrate.schema import VERSION_TABLE
 __all__ = ["current_heads", "one_of"]
 
 
-def current_heads(connection: Connection, revisions: Revisions, *, app_version: str | None = None) -> tuple[str, ...]:
+def current_heads(
+    connection: Connection, revisions: Revisions, *, option: str, app_version: str | None = None
+) -> tuple[str, ...]:
     """Return the revision of a database as Alembic's heads. Read-only.
 
-    Raises AheadError for a revision that this version does not know, NeedsPersonError for several.
+    ``option`` is what names the database in commands. Raises AheadError for a revision that this version
+    does not know, NeedsPersonError for several, NotOursError for a version table that is not ours.
     """
+    adoption.require_own_tables(connection)
     if not inspect(connection).has_table(VERSION_TABLE):
         return ()
     version = table(VERSION_TABLE, column("version_num"))
@@ -26,11 +30,13 @@ def current_heads(connection: Connection, revisions: Revisions, *, app_version: 
             next_step=f"look at the tables, then keep the row that fits them: DELETE FROM {VERSION_TABLE} WHERE ...",
         )
     if heads and heads[0] not in revisions.ids:
-        raise ahead(heads[0], meta.read(connection), revisions, app_version)
+        raise ahead(heads[0], meta.read(connection), revisions, option=option, app_version=app_version)
     return heads
 
 
-def ahead(revision: str, known: dict[str, str], revisions: Revisions, app_version: str | None = None) -> AheadError:
+def ahead(
+    revision: str, known: dict[str, str], revisions: Revisions, *, option: str, app_version: str | None = None
+) -> AheadError:
     """Return the error for a database at a revision of a newer version."""
     mine = app_version or str(revisions.versions.newest.version)
     writer, oldest = known.get("app_version"), known.get("compatible_from")
@@ -41,8 +47,8 @@ def ahead(revision: str, known: dict[str, str], revisions: Revisions, app_versio
         f"which knows revisions up to {revisions.head}"
         + (f" and may still run on it (compatible from {oldest})." if compatible else " and must not run on it.")
         + " Nothing was changed.",
-        next_step=f"install app version {wanted}, or go back: vecmigrate rollback --to-version "
-        f"{revisions.head} --from-backup",
+        next_step=f"install app version {wanted}, or go back: vecmigrate {option} rollback "
+        f"--to-version {revisions.head} --from-backup",
         revision=revision,
         app_version=writer,
         compatible=compatible,

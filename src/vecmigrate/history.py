@@ -19,6 +19,7 @@ __all__ = [
     "Marker",
     "add",
     "as_row",
+    "clean_temporary",
     "clear",
     "drop_run",
     "has_history",
@@ -26,6 +27,7 @@ __all__ = [
     "newest_id",
     "now",
     "read",
+    "read_mirror",
     "remove",
     "run_ids",
     "temporary_name",
@@ -133,6 +135,17 @@ def write_mirror(path: str, attempts: Sequence[Attempt], *, token: str) -> None:
     write_file(path, json.dumps(document, indent=2, ensure_ascii=False) + "\n", token=token)
 
 
+def read_mirror(path: str) -> list[Any] | None:
+    """Return the entries of a mirror, None where there is none or it is damaged. Decides nothing but its repair."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            document = json.load(file)
+    except (OSError, ValueError, RecursionError):
+        return None
+    entries = document.get("migrations") if isinstance(document, dict) else None
+    return entries if isinstance(entries, list) else None
+
+
 def write_file(path: str, text: str, *, token: str) -> None:
     """Write a file under a temporary name, sync it, and rename it; only its owner may read it.
 
@@ -156,6 +169,16 @@ def write_file(path: str, text: str, *, token: str) -> None:
 def temporary_name(path: str, token: str) -> str:
     folder, name = os.path.split(os.path.realpath(path))
     return os.path.join(folder, f".{name}.{token}.tmp")
+
+
+def clean_temporary(path: str) -> None:
+    """Remove what killed writers of a file left beside it."""
+    folder, name = os.path.split(os.path.realpath(path))
+    pattern = re.compile(rf"\.{re.escape(name)}\.[0-9a-f-]{{32,36}}\.tmp")
+    with contextlib.suppress(OSError):
+        for entry in os.listdir(folder):
+            if pattern.fullmatch(entry):
+                remove(os.path.join(folder, entry))
 
 
 def remove(path: str) -> None:
@@ -193,6 +216,8 @@ def _marker_path(database: str, run_id: str) -> str:
 def markers(database: str) -> list[Marker]:
     """Return the markers beside a database, half-written ones too, oldest first. Read-only."""
     folder, name = os.path.split(database)
+    if not os.path.isdir(folder):
+        return []
     pattern = re.compile(rf"\.?{re.escape(name)}\.run-([0-9a-f]{{32}})\.json(\.\1\.tmp)?")
     runs = {match[1] for entry in os.listdir(folder) if (match := pattern.fullmatch(entry))}
     return sorted((_marker(database, run_id) for run_id in runs), key=lambda marker: marker.started_at)

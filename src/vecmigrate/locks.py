@@ -113,9 +113,13 @@ class WatchedTransaction:
             self._driver.set_authorizer(self._authorize)
         return self
 
-    def __exit__(self, *_: object) -> None:
-        if self._is_sqlite:
-            self._driver.set_authorizer(None)
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        if not self._is_sqlite:
+            return
+        self._driver.set_authorizer(None)
+        if error is not None and sqlite_code(error) == "SQLITE_AUTH" and not self.was_touched:
+            # A signal arrived while Python was inside the authorizer, and SQLite took that for a refusal.
+            raise KeyboardInterrupt from error
 
     def _authorize(self, action: int, *_: object) -> int:
         if action == sqlite3.SQLITE_TRANSACTION:

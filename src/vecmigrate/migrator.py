@@ -10,7 +10,7 @@ from alembic.util import CommandError
 from vecmigrate import history, meta
 from vecmigrate.access import alembic_config, one_at_a_time
 from vecmigrate.engine import writing
-from vecmigrate.errors import AheadError, RunFailedError, TargetError, VecmigrateError
+from vecmigrate.errors import AheadError, ConfigurationError, RunFailedError, TargetError, VecmigrateError
 from vecmigrate.journal import Report
 from vecmigrate.overview import Overview
 from vecmigrate.revisions import Revision, Revisions
@@ -89,6 +89,8 @@ class Migrator(Overview):
         revision = plan.to_revision if plan.steps else plan.from_revision
         if revision is not None:
             self._call(command.upgrade, revision, report)
+        # Somebody else may have done it between the plan and the run.
+        report.waited = report.waited or bool(plan.steps and not report.applied)
         return report
 
     def _force(self, target: str, version: str | None, report: Report) -> Report:
@@ -131,9 +133,17 @@ class Migrator(Overview):
         self._call(command.stamp, revision, Report())
 
     def rebuild_mirror(self) -> str:
-        """Write the mirror anew from the table; return its path."""
+        """Write the mirror anew from the table; return its path. Raises ConfigurationError if it cannot be written."""
         path = self.settings.mirror(self._file())
-        history.write_mirror(path, self.attempts(limit=history.MIRROR_LIMIT), token=meta.new_database_id())
+        attempts = self.attempts(limit=history.MIRROR_LIMIT)
+        try:
+            history.write_mirror(path, attempts, token=meta.new_database_id())
+        except OSError as error:
+            raise ConfigurationError(
+                f"The mirror {path} cannot be written: {error.strerror}. The history in the database is complete.",
+                next_step="make its folder writable, or set VECMIGRATE_HISTORY_FILE, then: "
+                f"vecmigrate {self.database.option} history --rebuild",
+            ) from error
         return path
 
     def clear_history(self) -> int:

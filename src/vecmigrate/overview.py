@@ -1,7 +1,8 @@
 """What can be told of a database without changing anything."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -46,8 +47,14 @@ class Overview(Archive):
         if self.database.is_absent():
             self.require_folder()
             return Status(**base, state="absent", revision=None, app_version=None, pending=list(known.ids))
-        with reading(self.database) as connection:
+        with self._looking() as connection:
             return self._status_of(connection, known, base)
+
+    @contextmanager
+    def _looking(self) -> Iterator[Connection]:
+        with reading(self.database) as connection:
+            adoption.require_own_tables(connection)
+            yield connection
 
     def _status_of(self, connection: Connection, known: Revisions, base: dict[str, Any]) -> Status:
         notes: list[str] = []
@@ -91,7 +98,7 @@ class Overview(Archive):
 
     def attempts(self, *, limit: int | None = None) -> list[history.Attempt]:
         """Return the newest attempts, oldest first. Read-only."""
-        with reading(self.database) as connection:
+        with self._looking() as connection:
             return history.read(connection, limit=limit)
 
     def listing(self) -> list[dict[str, Any]]:
@@ -100,7 +107,7 @@ class Overview(Archive):
         if self.database.is_absent():
             self.require_folder()
             return [_listed(each, None, is_applied=False, is_current=False) for each in known.ordered]
-        with reading(self.database) as connection:
+        with self._looking() as connection:
             attempts = {each.revision: each for each in history.read(connection) if each.direction != "restore"}
             try:
                 position = known.position(self.revision(connection, known))
@@ -113,7 +120,7 @@ class Overview(Archive):
 
     def preserved(self, *, limit: int | None = None) -> list[dict[str, Any]]:
         """Return rows kept aside, newest first, with their contents. Read-only."""
-        with reading(self.database) as connection:
+        with self._looking() as connection:
             if not _has_table(connection, PRESERVED.name):
                 return []
             query = select(PRESERVED).order_by(PRESERVED.c.id.desc()).limit(limit)

@@ -6,12 +6,12 @@ from contextlib import suppress
 from sqlalchemy import Connection
 
 from vecmigrate import backups, history, meta
-from vecmigrate.engine import Database, reading, writing
+from vecmigrate.engine import Database, reading, translated, writing
 from vecmigrate.errors import DatabaseUnusableError, VecmigrateError
 from vecmigrate.schema import HISTORY, META, tool_metadata
 from vecmigrate.settings import Settings
 
-__all__ = ["make_tables", "settle", "settle_if_readable", "write_mirror"]
+__all__ = ["make_tables", "mend_mirror", "settle", "settle_if_readable", "write_mirror"]
 
 log = logging.getLogger("vecmigrate")
 
@@ -23,24 +23,31 @@ def make_tables(connection: Connection) -> None:
 
 def settle(database: Database, settings: Settings) -> None:
     """Record runs whose process died, and remove what they left behind. Writes only if there were any."""
-    if database.path is None or database.is_absent() or not (left := history.markers(database.path)):
+    if database.path is None:
         return
-    with writing(database, lock_timeout=settings.lock_timeout) as connection:
-        left = history.markers(database.path)
-        known = history.run_ids(connection)
-        died = [marker for marker in left if marker.run_id not in known and marker.steps]
-        if died:
-            make_tables(connection)
-            if "database_id" not in meta.read(connection):
-                meta.write(connection, {"database_id": died[-1].database_id})
-            history.add(connection, [_interrupted(marker) for marker in died])
+    with translated(database):
+        if not history.markers(database.path):
+            return
+        with writing(database, lock_timeout=settings.lock_timeout) as connection:
+            left = history.markers(database.path)
+            _record_dead(connection, left)
+            # Under the lock nobody else has temporary files of this database.
+            for database_id in {marker.database_id for marker in left if marker.database_id}:
+                backups.clean_temporary(settings.backup_folder(database.path), database_id)
+    history.clean_temporary(settings.mirror(database.path))
+    write_mirror(database, settings, token=meta.new_database_id())
     for marker in left:
-        if marker.database_id:
-            backups.clean_temporary(settings.backup_folder(database.path), marker.database_id)
-        history.remove(history.temporary_name(settings.mirror(database.path), marker.run_id))
         marker.remove(database.path)
-    # Its mirror may never have been written.
-    write_mirror(database, settings, token=left[-1].run_id if left else "settled")
+
+
+def _record_dead(connection: Connection, left: list[history.Marker]) -> None:
+    known = history.run_ids(connection)
+    died = [marker for marker in left if marker.run_id not in known and marker.steps]
+    if died:
+        make_tables(connection)
+        if "database_id" not in meta.read(connection):
+            meta.write(connection, {"database_id": died[-1].database_id})
+        history.add(connection, [_interrupted(marker) for marker in died])
 
 
 def settle_if_readable(database: Database, settings: Settings) -> None:
@@ -73,15 +80,34 @@ def write_mirror(database: Database, settings: Settings, *, token: str) -> None:
     """
     if database.path is None:
         return
-    path, written = settings.mirror(database.path), -1
+    path = settings.mirror(database.path)
     try:
-        while True:
-            with reading(database) as connection:
-                newest = history.newest_id(connection)
-                if newest == written:
-                    return
-                attempts = history.read(connection, limit=history.MIRROR_LIMIT)
-            history.write_mirror(path, attempts, token=token)
-            written = newest
+        try:
+            _write_mirror(database, path, token)
+        except FileNotFoundError:
+            # Whoever settles meanwhile takes the temporary file for one of a killed run.
+            _write_mirror(database, path, token)
     except (OSError, VecmigrateError) as error:
         log.warning("The mirror %s could not be written (%s); the next run does it.", path, type(error).__name__)
+
+
+def _write_mirror(database: Database, path: str, token: str) -> None:
+    written = -1
+    while True:
+        with reading(database) as connection:
+            newest = history.newest_id(connection)
+            if newest == written:
+                return
+            attempts = history.read(connection, limit=history.MIRROR_LIMIT)
+        history.write_mirror(path, attempts, token=token)
+        written = newest
+
+
+def mend_mirror(database: Database, settings: Settings) -> None:
+    """Write the mirror anew where it is missing or not what the table says; one that is right is left alone."""
+    if database.path is None:
+        return
+    with reading(database) as connection:
+        attempts = history.read(connection, limit=history.MIRROR_LIMIT)
+    if attempts and history.read_mirror(settings.mirror(database.path)) != [each.entry() for each in attempts]:
+        write_mirror(database, settings, token=meta.new_database_id())

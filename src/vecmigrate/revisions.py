@@ -85,7 +85,7 @@ class Revisions:
             raise TargetError(
                 f"{target} from {current or 'base'} is beyond {'head' if position > 0 else 'base'}. "
                 "Nothing was changed.",
-                next_step="vecmigrate list",
+                next_step="vecmigrate versions",
             )
         return None if position < 0 else self.ordered[position].id
 
@@ -94,7 +94,7 @@ class Revisions:
         if not matches:
             raise TargetError(
                 f"There is no revision {target}; the newest is {self.head}. Nothing was changed.",
-                next_step="vecmigrate list",
+                next_step="vecmigrate versions",
             )
         return matches[0]
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from alembic.runtime.migration import MigrationStep, StampStep
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, func, select
+from sqlalchemy.exc import DBAPIError
 
 from vecmigrate import adoption, backups, history, manifests, meta, records
 from vecmigrate.catalog import has_content
@@ -80,6 +81,8 @@ class Run:
         # Planning first also keeps a faulty target from creating a file.
         is_planned = bool(self._plan(())) if self.report.created else self._is_planned()
         if not is_planned and not self._has_leftovers():
+            if not self.report.created:
+                records.mend_mirror(self.database, self.settings)
             return
         records.settle(self.database, self.settings)
         try:
@@ -115,7 +118,7 @@ class Run:
 
     def _heads(self, connection: Connection) -> tuple[str, ...]:
         """Return the present heads; a stamp with ``--purge`` counts as starting from base, whatever is there."""
-        return () if self._purge else current_heads(connection, self.revisions)
+        return () if self._purge else current_heads(connection, self.revisions, option=self.database.option)
 
     def _prepare(self, connection: Connection) -> bool:
         """Plan again under the lock, and do all that can refuse the run or must precede its first write."""
@@ -297,7 +300,7 @@ class Run:
                 # A signal may arrive after the commit; then the run's own records are there and right.
                 if self._journal.run_id not in history.run_ids(connection):
                     history.add(connection, attempts)
-        except (VecmigrateError, OSError) as error:
+        except (VecmigrateError, DBAPIError, OSError) as error:
             log.warning("The failure could not be recorded (%s); the next run records it.", type(error).__name__)
             return " The failure could not be recorded; the next run does it."
         self._remove_marker()

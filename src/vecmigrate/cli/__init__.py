@@ -27,6 +27,8 @@ def main() -> None:
             code = _explain_usage(error, arguments)
         except (KeyboardInterrupt, click.Abort):
             code = _explain(_interruption(received), arguments)
+        except Exception as error:  # noqa: BLE001 - -v shows it whole
+            code = _explain(_unexpected(error), arguments)
     sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -37,6 +39,16 @@ def _interruption(received: Sequence[int]) -> InterruptedRunError:
     )
     error.exit_code = 128 + received[0] if received else 130
     return error
+
+
+def _unexpected(error: Exception) -> VecmigrateError:
+    # Its text is left out, because it may quote contents of rows.
+    failure = VecmigrateError(
+        f"Unexpected {type(error).__name__}; what had not been committed is rolled back.",
+        next_step="run the same command with -v before the command's name, and report the traceback",
+    )
+    failure.__cause__ = error
+    return failure
 
 
 def _explain(error: VecmigrateError, arguments: Sequence[str]) -> int:

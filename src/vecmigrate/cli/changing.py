@@ -13,13 +13,20 @@ __all__ = ["migrate", "restore", "rollback"]
 
 
 @command(cli)
-@click.option("--target", default="head", help="head, a revision number, +N, or an app version.")
+@click.option("--target", help="head (the default), a revision number, +N, or an app version.")
 @click.option("--version", help="The app version whose schema is wanted.")
 @click.option("--dry-run", is_flag=True, help="Print the plan and write nothing.")
 @click.option("--force", is_flag=True, help="Run the target's revision again.")
 @click.option("--no-backup", is_flag=True, help="Make no backup first.")
 def migrate(
-    context: Context, out: Output, *, target: str, version: str | None, dry_run: bool, force: bool, no_backup: bool
+    context: Context,
+    out: Output,
+    *,
+    target: str | None,
+    version: str | None,
+    dry_run: bool,
+    force: bool,
+    no_backup: bool,
 ) -> None:
     """Upgrade the database; it is backed up first, and changed in one transaction.
 
@@ -28,7 +35,10 @@ def migrate(
       vecmigrate --db-path sessions.sqlite3 migrate
       vecmigrate --db-path sessions.sqlite3 migrate --version 1.0.0 --dry-run
     """
+    if target is not None and version is not None:
+        raise click.UsageError("--target and --version exclude each other.")
     migrator = context.migrator(backup="never" if no_backup else None)
+    target = "head" if target is None else target
     if dry_run:
         _show_plan(out, migrator.plan_upgrade(target, version=version), "applied")
         return

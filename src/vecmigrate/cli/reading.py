@@ -109,7 +109,7 @@ def versions(context: Context, out: Output, *, version: str | None) -> None:
     del context
     found, note = app_version_rows(version)
     if note:
-        click.echo(note, err=True)
+        out.say(note)
     rows = [("APP VERSION", "REVISION", "COMPATIBLE FROM")]
     rows += [(each["app_version"], each["revision"], each["compatible_from"]) for each in found]
     out.answer({"versions": found} | ({"revision": found[0]["revision"], "note": note} if version else {}), table(rows))

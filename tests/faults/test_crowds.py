@@ -1,0 +1,177 @@
+"""Many at once: one migrates, the others wait, and nobody fails for it."""
+
+import contextlib
+import itertools
+import sqlite3
+import sys
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.synchronize import Barrier
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import legacy
+import vecmigrate
+from faults import harness
+from faults.harness import DOORS, MODES, ROUNDS, Subject, go, start, tried, wait_until
+
+CROWD = 20
+THREADS = 8
+
+
+def at_barrier(barrier: Barrier, action: Callable[..., Any], *arguments: Any) -> None:
+    barrier.wait(60)
+    action(*arguments)
+
+
+def crowd(database: Path) -> None:
+    """Let twenty processes start together through all doors, and fail if one fails."""
+    barrier = harness._FORKSERVER.Barrier(CROWD)
+    doors = itertools.islice(itertools.cycle(DOORS), CROWD)
+    children = [start(at_barrier, barrier, go, door, str(database)) for door in doors]
+    assert [(0, "")] * CROWD == [(child.wait(120), child.output if child.process.exitcode else "") for child in children]
+
+
+@pytest.mark.parametrize("number", range(max(1, ROUNDS // 10)))
+def test_twenty_processes_on_a_legacy_file(number: int, mode: str, small: Subject, tmp_path: Path) -> None:
+    """One migrates, nineteen find nothing to do: each revision once, one backup, no error."""
+    database = small.copy(tmp_path / "service")
+    crowd(database)
+
+    assert small.after == harness.contents(database)
+    assert ["success"] * 3 == harness.statuses(database)
+    assert 1 == len(harness.backup_files(database))
+    harness.require_tidy(database)
+    tried("Crowds", f"20 processes at once on a legacy file, {mode}", "each revision once, one backup, no error")
+    del number
+
+
+@pytest.mark.parametrize("number", range(max(1, ROUNDS // 10)))
+@pytest.mark.parametrize("journal", MODES)
+def test_twenty_processes_on_a_fresh_file(journal: str, number: int, tmp_path: Path) -> None:
+    """One makes the database, nineteen find it made."""
+    database = tmp_path / "sessions.sqlite3"
+    if journal == "wal":
+        legacy.execute(database, "PRAGMA journal_mode = wal")
+    crowd(database)
+
+    assert "002" == legacy.revision(database)
+    assert ["success"] * 3 == harness.statuses(database)
+    harness.require_tidy(database)
+    tried("Crowds", f"20 processes at once on a fresh file, {journal}", "each revision once, no error")
+    del number
+
+
+@pytest.mark.parametrize("number", range(max(1, ROUNDS // 10)))
+@pytest.mark.parametrize("mode", ["delete"], indirect=True)
+def test_a_crowd_after_a_kill_settles_it_once(number: int, mode: str, small: Subject, tmp_path: Path) -> None:
+    """The run that died is told of once, whoever finds it first."""
+    database = small.copy(tmp_path / "service")
+    child = start(
+        harness.die_at, 100, str(database.parent), str(tmp_path / "counted"), go, "service", str(database)
+    )
+    assert child.wait() == -9
+    assert harness.has_begun(database)
+    crowd(database)
+
+    assert ["interrupted", *["success"] * 3] == harness.statuses(database)
+    assert 1 == len(harness.backup_files(database))
+    harness.require_tidy(database)
+    tried("Crowds", f"20 processes at once after a kill, {mode}", "told of once, each revision once, no error")
+    del number
+
+
+def in_threads(databases: list[str]) -> None:
+    """Let threads migrate and ask in one process; fail if one of them fails."""
+    barrier = threading.Barrier(len(databases))
+
+    def one(database: str) -> str | None:
+        barrier.wait()
+        vecmigrate.status(f"sqlite:///{database}")
+        vecmigrate.upgrade(f"sqlite:///{database}")
+        assert vecmigrate.ensure_current(f"sqlite:///{database}").usable
+        return vecmigrate.status(f"sqlite:///{database}").revision
+
+    with ThreadPoolExecutor(len(databases)) as pool:
+        found = list(pool.map(one, databases))
+    sys.exit(0 if found == ["002"] * len(databases) else str(found))
+
+
+@pytest.mark.parametrize("databases", [1, THREADS])
+def test_eight_threads_of_one_process(databases: int, mode: str, small: Subject, tmp_path: Path) -> None:
+    """The functions of the package serialise themselves, on the same database and on separate ones."""
+    made = [small.copy(tmp_path / str(number)) for number in range(databases)]
+    for _ in range(max(1, ROUNDS // 50)):
+        child = start(in_threads, [str(each) for each in itertools.islice(itertools.cycle(made), THREADS)])
+        assert 0 == child.wait(), child.output
+        tried("Crowds", f"8 threads on {databases} database{'s' * (databases > 1)}, {mode}", "no error")
+
+    for database in made:
+        assert small.after == harness.contents(database)
+        assert ["success"] * 3 == harness.statuses(database)
+        harness.require_tidy(database)
+
+
+@pytest.mark.parametrize("lock", ["IMMEDIATE", "EXCLUSIVE"])
+def test_a_lock_held_too_long_is_told(lock: str, small: Subject, tmp_path: Path) -> None:
+    """After the time given, exit 4, the wait is named, and nothing is written."""
+    database = small.copy(tmp_path / "service")
+    with legacy.opened(database) as holder:
+        holder.execute(f"BEGIN {lock}")
+        child = start(go, "cli", str(database), environ={"VECMIGRATE_LOCK_TIMEOUT": "0.7"})
+        assert 4 == child.wait(), child.output
+    assert "still locked by another process after 0.7 seconds of waiting" in child.output
+    assert "VECMIGRATE_LOCK_TIMEOUT" in child.output
+    assert [database] == list(database.parent.iterdir()) or "wal" in str(list(database.parent.iterdir()))
+    assert "old state" == small.state(database)
+    tried("Crowds", "a lock held beyond lock_timeout", "exit 4, the wait is named")
+
+
+@pytest.mark.parametrize("mode", ["delete"], indirect=True)
+def test_a_lock_held_shorter_than_the_timeout_is_waited_for(small: Subject, tmp_path: Path) -> None:
+    """Also an exclusive lock, under which nobody can even read, is waited for as long as was asked."""
+    database = small.copy(tmp_path / "service")
+    with legacy.opened(database) as holder:
+        holder.execute("BEGIN EXCLUSIVE")
+        child = start(go, "cli", str(database))
+        time.sleep(6)
+        assert child.process.is_alive(), child.output
+        holder.execute("ROLLBACK")
+    assert 0 == child.wait(), child.output
+    assert small.after == harness.contents(database)
+    tried("Crowds", "an exclusive lock held for 6 s", "waited for, then new state")
+
+
+def write_without_pause(database: str, acknowledged: str) -> None:
+    """Insert rows for ever, noting each one once its commit was acknowledged."""
+    with contextlib.closing(sqlite3.connect(database, isolation_level=None, timeout=60)) as connection:
+        with Path(acknowledged).open("w", encoding="utf-8", buffering=1) as notes:
+            for number in itertools.count():
+                connection.execute("INSERT INTO memory_meta VALUES (?, ?)", (f"busy-{number}", "x"))
+                notes.write(f"busy-{number}\n")
+
+
+def test_a_writer_that_never_pauses_loses_nothing(mode: str, big: Subject, tmp_path: Path) -> None:
+    """Every commit that was acknowledged before, during and after the run is there afterwards."""
+    for number in range(max(1, ROUNDS // 20)):
+        database, notes = big.copy(tmp_path / str(number)), tmp_path / f"notes-{number}"
+        writer = start(write_without_pause, str(database), str(notes))
+        wait_until(lambda notes=notes: notes.exists() and notes.stat().st_size > 1000)  # type: ignore[misc]
+        migrated = start(go, "cli", str(database)).wait()
+        size = notes.stat().st_size
+        wait_until(lambda notes=notes, size=size: notes.stat().st_size > size)  # type: ignore[misc]
+        writer.kill()
+
+        assert 0 == migrated
+        promised = set(notes.read_text(encoding="utf-8").splitlines()[:-1])
+        held = {str(key) for (key,) in legacy.query(database, "SELECT key FROM memory_meta")}
+        assert promised <= held
+        backup = {str(key) for (key,) in legacy.query(harness.backup_files(database)[0], "SELECT key FROM memory_meta")}
+        assert backup <= held
+        assert "002" == legacy.revision(database)
+        assert [("ok",)] == legacy.query(database, "PRAGMA integrity_check")
+        tried("Crowds", f"a writer that never pauses, {mode}", "no acknowledged commit lost")

@@ -1,0 +1,299 @@
+"""Damaged files are refused or healed, as fits; a refusal changes nothing and shows no traceback."""
+
+import contextlib
+import json
+import random
+import shutil
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import legacy
+import vecmigrate
+from doors import run_cli
+from faults import harness
+from faults.harness import ROUNDS, Subject, tried
+
+ENDS = {0, 1, 5, 6}
+
+
+def require_answers(database: Path) -> None:
+    """Fail if a reader shows a traceback, or changes a byte."""
+    before = {name: entry[2] for name, entry in legacy.tree(database.parent).items()}
+    for words in (["status"], ["list"], ["history"], ["backup", "list"], ["backup", "verify"], ["preserved"]):
+        result = run_cli("--db-path", database, *words)
+        assert result.code in ENDS, result.err
+        assert "Traceback" not in result.err
+    after = {name: entry[2] for name, entry in legacy.tree(database.parent).items()}
+    sidecars = (f"{database.name}-wal", f"{database.name}-shm")
+    assert {n: v for n, v in before.items() if n not in sidecars} == {
+        n: v for n, v in after.items() if n not in sidecars
+    }
+
+
+def migrate(database: Path) -> int:
+    """Migrate a damaged file; where that is refused, nothing may have changed."""
+    before = database.read_bytes()
+    result = run_cli("--db-path", database, "migrate")
+    assert result.code in ENDS, result.err
+    assert "Traceback" not in result.err
+    if result.code == 1:
+        assert before == database.read_bytes()
+    if result.code:
+        assert "Next: " in result.err
+    return result.code
+
+
+@pytest.mark.parametrize("state", ["legacy", "migrated"])
+def test_flipped_bytes(state: str, mode: str, small: Subject, tmp_path: Path) -> None:
+    """Bytes that changed on the disk are found, or lie where they do no harm; nothing crashes."""
+    dice = random.Random(f"{state} {mode}")
+    for number in range(ROUNDS * 2):
+        database = small.copy(tmp_path / str(number))
+        if state == "migrated":
+            vecmigrate.upgrade(harness.url(database))
+        content = bytearray(database.read_bytes())
+        for _ in range(dice.choice([1, 20, 400])):
+            # The first pages hold the schema and the version, where a flip hurts most.
+            position = dice.randrange(len(content) if dice.random() < 0.5 else 8192)
+            content[position] ^= 1 << dice.randrange(8)
+        database.write_bytes(content)
+        require_answers(database)
+        code = migrate(database)
+        tried("Damage", f"1, 20 or 400 flipped bits in a {state} database", "refused" if code else "harmless")
+
+
+def test_truncation(mode: str, small: Subject, tmp_path: Path) -> None:
+    """A file that lost its end is refused, an empty one counts as absent."""
+    content = small.template.read_bytes()
+    for number in range(ROUNDS):
+        database = small.copy(tmp_path / str(number))
+        length = len(content) * number // ROUNDS
+        database.write_bytes(content[:length])
+        require_answers(database)
+        code = migrate(database)
+        assert (code == 0) == (length == 0)
+        tried("Damage", "a truncated database", "refused" if code else "empty, so made anew")
+    del mode
+
+
+@pytest.mark.parametrize("length", [0, 100, 4096, 70_000])
+def test_zeros_are_no_database(length: int, tmp_path: Path) -> None:
+    """A file of zeros is not one of ours; only an empty one is made anew."""
+    database = tmp_path / "sessions.sqlite3"
+    database.write_bytes(bytes(length))
+    require_answers(database)
+    assert (migrate(database) == 0) == (length == 0)
+    tried("Damage", "a file of zero bytes", "refused" if length else "empty, so made anew")
+
+
+@pytest.mark.parametrize("content", [b"", b"not a database" * 1000, bytes(5000)])
+def test_a_wal_that_is_not_one_does_no_harm(content: bytes, small: Subject, tmp_path: Path) -> None:
+    """SQLite passes over a WAL that is not its own, and so do we."""
+    database = small.copy(tmp_path / "service")
+    database.with_name(f"{database.name}-wal").write_bytes(content)
+    require_answers(database)
+    assert 0 == migrate(database)
+    assert small.after == harness.contents(database)
+    tried("Damage", "a foreign or damaged -wal", "passed over, new state")
+
+
+def test_the_wal_of_another_database(tmp_path: Path) -> None:
+    """The WAL of another file, with valid frames, damages what it is laid beside; that is refused or harmless."""
+    database = harness.big_legacy(tmp_path / "sessions.sqlite3", "wal", rows=10)
+    other = tmp_path / "other.sqlite3"
+    with legacy.opened(other) as connection:
+        connection.execute("PRAGMA journal_mode = wal")
+        connection.execute("CREATE TABLE t (x)")
+        connection.execute("INSERT INTO t VALUES (zeroblob(20000))")
+        shutil.copy(f"{other}-wal", f"{database}-wal")
+    result = run_cli("--db-path", database, "migrate")
+    assert result.code in ENDS
+    assert "Traceback" not in result.err
+    tried("Damage", "the valid -wal of another database", f"exit {result.code}")
+
+
+@contextlib.contextmanager
+def _abandoned(database: Path, *statements: str) -> contextlib.AbstractContextManager[Path]:  # type: ignore[misc]
+    """Copy a database with its sidecars while somebody has it open, as a crash would leave it."""
+    with legacy.opened(database) as connection:
+        for statement in statements:
+            connection.execute(statement)
+        folder = database.parent / "crashed"
+        folder.mkdir()
+        for each in database.parent.glob(f"{database.name}*"):
+            shutil.copy(each, folder)
+        yield folder / database.name  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("mode", ["wal"], indirect=True)
+def test_thousands_of_frames_that_no_checkpoint_has_moved(small: Subject, tmp_path: Path) -> None:
+    """Commits that stand only in the WAL are migrated and backed up like all others."""
+    database = small.copy(tmp_path / "service")
+    fill = (
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 4000) "
+        "INSERT INTO memory_meta SELECT 'k' || i, hex(randomblob(1000)) FROM n"
+    )
+    with _abandoned(database, "PRAGMA wal_autocheckpoint = 0", fill) as crashed:
+        assert crashed.with_name(f"{crashed.name}-wal").stat().st_size > 4_000_000
+        assert 0 == migrate(crashed)
+        for file in (crashed, *harness.backup_files(crashed)):
+            assert [(4001,)] == legacy.query(file, "SELECT count(*) FROM memory_meta")
+    tried("Damage", "4,000 rows that stand only in the WAL", "all migrated, all in the backup")
+
+
+@pytest.mark.parametrize("mode", ["delete"], indirect=True)
+def test_a_hot_journal_is_rolled_back(small: Subject, tmp_path: Path) -> None:
+    """What a crashed writer had not committed is in neither the database nor the backup."""
+    database = small.copy(tmp_path / "service")
+    fill = (
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 4000) "
+        "INSERT INTO memory_meta SELECT 'k' || i, hex(randomblob(1000)) FROM n"
+    )
+    with _abandoned(database, "PRAGMA cache_size = 5", "BEGIN IMMEDIATE", fill) as crashed:
+        assert crashed.with_name(f"{crashed.name}-journal").stat().st_size > 0
+        assert 0 == migrate(crashed)
+        assert small.after == harness.contents(crashed)
+        assert [(1,)] == legacy.query(harness.backup_files(crashed)[0], "SELECT count(*) FROM memory_meta")
+    tried("Damage", "a hot journal", "rolled back, new state")
+
+
+def _flip(data: Path, _manifest: Path) -> None:
+    content = bytearray(data.read_bytes())
+    content[len(content) // 2] ^= 1
+    data.write_bytes(content)
+
+
+def _truncate(data: Path, _manifest: Path) -> None:
+    data.write_bytes(data.read_bytes()[:-4096])
+
+
+def _empty(data: Path, _manifest: Path) -> None:
+    data.write_bytes(b"")
+
+
+def _exchange(data: Path, _manifest: Path) -> None:
+    first, second = sorted(data.parent.glob("*.sqlite3"))[:2]
+    aside = first.read_bytes()
+    first.write_bytes(second.read_bytes())
+    second.write_bytes(aside)
+
+
+def _foreign_data(data: Path, manifest: Path) -> None:
+    other = legacy.build(data.parent.parent / "foreign.sqlite3", "released")
+    vecmigrate.upgrade(harness.url(other))
+    made = vecmigrate.backup(harness.url(other))
+    data.write_bytes(Path(made.path).read_bytes())
+    document = json.loads(Path(made.path).with_suffix(".json").read_text(encoding="utf-8"))
+    document["database_id"] = json.loads(manifest.read_text(encoding="utf-8"))["database_id"]
+    manifest.write_text(json.dumps(document), encoding="utf-8")
+
+
+def _not_json(_data: Path, manifest: Path) -> None:
+    manifest.write_bytes(b'{"sha256": "\xff')
+
+
+def _list(_data: Path, manifest: Path) -> None:
+    manifest.write_text("[]", encoding="utf-8")
+
+
+def _gone(data: Path, _manifest: Path) -> None:
+    data.unlink()
+
+
+@pytest.mark.parametrize(
+    "damage", [_flip, _truncate, _empty, _exchange, _foreign_data, _not_json, _list, _gone], ids=lambda f: f.__name__
+)
+def test_a_damaged_backup_is_never_restored(
+    damage: Callable[[Path, Path], None], small: Subject, tmp_path: Path
+) -> None:
+    """verify tells of it, restore refuses it, and the database stays as it is."""
+    database = small.copy(tmp_path / "service")
+    vecmigrate.upgrade(harness.url(database))
+    vecmigrate.backup(harness.url(database))
+    (data, *_) = harness.backup_files(database)
+    damage(data, data.with_suffix(".json"))
+
+    before = harness.contents(database)
+    restored = run_cli("--db-path", database, "restore", data.name)
+    assert 1 == restored.code, restored.err
+    assert "Nothing was changed." in restored.err
+    newest = run_cli("--db-path", database, "rollback", "--to-version", "base", "--from-backup")
+    assert 1 == newest.code, newest.err
+    assert before == harness.contents(database)
+    require_answers(database)
+    tried("Damage", f"a backup or manifest: {damage.__name__.strip('_').replace('_', ' ')}", "refused")
+
+
+MIRRORS = {
+    "empty": b"",
+    "truncated": b'{"migrations": [{"migration_id": "0.0.0_leg',
+    "a list": b"[]",
+    "a number": b"1",
+    "deep": b"[" * 100_000,
+    "not UTF-8": b'{"migrations": ["\xff\xfe"]}',
+    "of another database": b'{"migrations": [{"migration_id": "9.9.9_x", "status": "success"}], "last_updated": "x"}',
+    "newer": b'{"migrations": [], "last_updated": "2999-01-01T00:00:00+00:00", "format": 9}',
+}
+
+
+@pytest.mark.parametrize("content", MIRRORS.values(), ids=MIRRORS)
+def test_a_damaged_mirror_decides_nothing_and_is_healed(content: bytes, small: Subject, tmp_path: Path) -> None:
+    """Whatever the mirror says, the table counts; the next run writes the mirror anew."""
+    database = small.copy(tmp_path / "service")
+    mirror = database.with_suffix(".migrations.json")
+    mirror.write_bytes(content)
+    mirror.chmod(0o644)
+    assert 0 == migrate(database)
+    assert harness.table_entries(database) == harness.mirror_entries(database)
+
+    mirror.write_bytes(content)
+    require_answers(database)
+    assert 0 == migrate(database)
+    assert harness.table_entries(database) == harness.mirror_entries(database)
+    assert 0o600 == mirror.stat().st_mode & 0o777
+    assert ["success"] * 3 == harness.statuses(database)
+    tried("Damage", "a mirror that is empty, truncated, a list, not UTF-8, foreign or newer", "healed")
+
+
+VERSIONS = {
+    "empty": ("DELETE FROM vecmigrate_version", {0, 5, 6}),
+    "two rows": ("INSERT INTO vecmigrate_version VALUES ('001')", {6}),
+    "unknown": ("UPDATE vecmigrate_version SET version_num = '099'", {6}),
+    "text": ("UPDATE vecmigrate_version SET version_num = 'no such; DROP TABLE x'", {6}),
+    "older": ("UPDATE vecmigrate_version SET version_num = '001'", {0, 5, 6}),
+    "not UTF-8": ("UPDATE vecmigrate_version SET version_num = CAST(x'fffe' AS TEXT)", {1, 6}),
+    "a blob": ("UPDATE vecmigrate_version SET version_num = x'00ff'", {1, 6}),
+}
+
+
+@pytest.mark.parametrize(("statement", "codes"), VERSIONS.values(), ids=VERSIONS)
+def test_a_version_table_that_is_wrong(statement: str, codes: set[int], small: Subject, tmp_path: Path) -> None:
+    """A revision that cannot be is refused with what to do, and nothing is changed."""
+    database = small.copy(tmp_path / "service")
+    vecmigrate.upgrade(harness.url(database))
+    # Without a newer version's word on who may run on it, nobody may.
+    legacy.execute(database, statement, "DELETE FROM vecmigrate_meta WHERE key = 'compatible_from'")
+    before = harness.contents_or_bytes(database)
+    require_answers(database)
+    result = run_cli("--db-path", database, "migrate")
+    assert result.code in codes, result.err
+    assert "Traceback" not in result.err
+    if result.code:
+        assert "Next: " in result.err
+        assert before == harness.contents_or_bytes(database)
+    tried("Damage", "a version table that is empty, has two rows, or an unknown revision", f"exit {result.code}")
+
+
+def test_rows_of_the_tool_itself_that_are_wrong(small: Subject, tmp_path: Path) -> None:
+    """Metadata that is no JSON, in the history, stops neither readers nor runs."""
+    database = small.copy(tmp_path / "service")
+    vecmigrate.upgrade(harness.url(database))
+    for metadata in ("", "[]", "{", "null"):
+        legacy.execute(database, f"UPDATE vecmigrate_history SET metadata = '{metadata}'")
+        require_answers(database)
+        assert 0 == run_cli("--db-path", database, "migrate", "--force").code
+    with contextlib.closing(sqlite3.connect(database)) as connection:
+        assert "002" == connection.execute("SELECT version_num FROM vecmigrate_version").fetchone()[0]

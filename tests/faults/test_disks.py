@@ -1,0 +1,166 @@
+"""Disks that are full or forbidden: the old state or the new one, no partial file, and a message that helps."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import legacy
+import vecmigrate
+from doors import run_cli
+from faults import harness
+from faults.harness import ROUNDS, Subject, as_nobody, go, limited, small_disk, start, tried
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """Return a folder that any user can reach, which pytest's own are not."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
+def give_to_nobody(*paths: Path) -> None:
+    if os.geteuid() == 0:
+        for path in paths:
+            os.chown(path, 65534, 65534)
+
+
+def levels(size: int, rounds: int) -> list[int]:
+    """Return sizes in KiB from next to nothing to more than a run needs."""
+    most = size * 3 // 1024
+    return sorted({4 + (most - 4) * n // max(1, rounds - 1) for n in range(rounds)})
+
+
+@pytest.mark.parametrize("door", ["cli", "alembic"])
+def test_files_that_cannot_grow(door: str, mode: str, big: Subject, tmp_path: Path) -> None:
+    """However little fits, in backup, journal, database or mirror: old or new, and nothing half-written."""
+    for kib in levels(big.template.stat().st_size, ROUNDS):
+        database = big.copy(tmp_path / str(kib))
+        child = start(limited, kib, go, door, str(database))
+        code = child.wait()
+
+        assert code in ({0, 1, 5, 6} if door == "cli" else {0, 255}), child.output
+        assert "Traceback" not in child.output
+        outcome = big.state(database)
+        assert (code == 0) == (outcome == "new state")
+        harness.require_whole_backups(database)
+        vecmigrate.upgrade(harness.url(database))
+        assert big.after == harness.contents(database)
+        harness.require_tidy(database)
+        tried("Disks", f"no file may grow beyond 4 KiB to 3 times the database, {door} door, {mode}", outcome)
+        shutil.rmtree(database.parent)
+
+
+def test_a_disk_that_fills_up(mode: str, big: Subject, tmp_path: Path) -> None:
+    """On a small disk of its own, whatever is left free: old or new, and once there is room, it goes on."""
+    size = big.template.stat().st_size // 1024
+    for number in range(max(3, ROUNDS // 2)):
+        room = size * 11 // 10 + size * 4 * number // max(2, ROUNDS // 2 - 1)
+        with small_disk(tmp_path / "disk", room) as is_mounted:
+            database = Path(shutil.copy(big.template, tmp_path / "disk" / "sessions.sqlite3"))
+            child = start(go, "cli", str(database)) if is_mounted else start(limited, size, go, "cli", str(database))
+            code = child.wait()
+            assert code in {0, 1, 5, 6}, child.output
+            assert "Traceback" not in child.output
+            outcome = big.state(database)
+            assert (code == 0) == (outcome == "new state")
+            harness.require_whole_backups(database)
+            moved = Path(shutil.copytree(tmp_path / "disk", tmp_path / f"moved-{number}")) / database.name
+            if not is_mounted:
+                shutil.rmtree(tmp_path / "disk")
+        vecmigrate.upgrade(harness.url(moved))
+        assert big.after == harness.contents(moved)
+        disk = "a disk of 1.1 to 5 times the database" if is_mounted else "files of at most the database's size"
+        tried("Disks", f"{disk}, {mode}", outcome)
+
+
+def test_too_little_room_for_the_backup_is_told_before_the_first_write(big: Subject, tmp_path: Path) -> None:
+    """The message names the folder and the bytes needed, and nothing was written."""
+    database = big.copy(tmp_path / "service")
+    with small_disk(tmp_path / "disk", 512) as is_mounted:
+        folder = str(tmp_path / "disk")
+        environ = {"VECMIGRATE_BACKUP_DIR": folder}
+        child = start(go, "cli", str(database), environ=environ) if is_mounted else None
+        code = child.wait() if child else start(limited, 512, go, "cli", str(database), environ=environ).wait()
+        assert 1 == code
+        if child:
+            assert f"{folder} needs " in child.output
+            assert " bytes free and has " in child.output
+        assert [] == [each for each in (tmp_path / "disk").iterdir() if each.name != ".gitignore"]
+    assert "old state" == big.state(database)
+    assert "vecmigrate_history" not in legacy.tables(database)
+    tried("Disks", "too little room for the backup", "exit 1, nothing written")
+
+
+@pytest.mark.parametrize("what", ["file", "folder", "both"])
+def test_what_is_read_only_is_refused(what: str, small: Subject, open_folder: Path) -> None:
+    """A file or folder that this user may not write is named, and stays as it was."""
+    database = small.copy(open_folder / "service")
+    give_to_nobody(database.parent, database)
+    if what in {"file", "both"}:
+        database.chmod(0o444)
+    if what in {"folder", "both"}:
+        database.parent.chmod(0o555)
+    before = legacy.tree(database.parent)
+
+    child = start(as_nobody, go, "cli", str(database))
+    assert 1 == child.wait(), child.output
+    assert "Traceback" not in child.output
+    assert str(database.parent) in child.output
+    assert "Nothing was changed." in child.output
+    assert "Next: " in child.output
+    assert before == legacy.tree(database.parent)
+    database.parent.chmod(0o755)
+    database.chmod(0o644)
+    tried("Disks", f"read-only {what}", "exit 1, nothing written")
+
+
+def test_an_unwritable_backup_folder_stops_the_run(small: Subject, open_folder: Path) -> None:
+    """Without a backup nothing is changed, and the folder is named."""
+    database = small.copy(open_folder / "service")
+    folder = open_folder / "kept"
+    folder.mkdir()
+    give_to_nobody(database.parent, database)
+    folder.chmod(0o555)
+
+    child = start(as_nobody, go, "cli", str(database), environ={"VECMIGRATE_BACKUP_DIR": str(folder)})
+    assert 1 == child.wait(), child.output
+    assert str(folder) in child.output
+    assert "Traceback" not in child.output
+    assert [] == list(folder.iterdir())
+    assert "old state" == small.state(database)
+    assert {database.name} == {each.name for each in database.parent.iterdir()}
+    tried("Disks", "a backup folder that cannot be written", "exit 1, nothing written")
+
+
+@pytest.mark.parametrize("obstacle", ["folder", "no folder", "full"])
+def test_a_mirror_that_fails_is_told_and_healed(obstacle: str, small: Subject, tmp_path: Path) -> None:
+    """The migration succeeds all the same, and the next run writes the mirror."""
+    database = small.copy(tmp_path / "service")
+    mirror = tmp_path / "elsewhere" / "mirror.json"
+    if obstacle == "folder":
+        mirror.mkdir(parents=True)
+    environ = {"VECMIGRATE_HISTORY_FILE": str(mirror)}
+    if obstacle == "full":
+        mirror = Path("/dev/full/mirror.json")
+        environ = {"VECMIGRATE_HISTORY_FILE": str(mirror)}
+    child = start(go, "cli", str(database), environ=environ)
+
+    assert 0 == child.wait(), child.output
+    assert f"The mirror {mirror} could not be written" in child.output
+    assert small.after == harness.contents(database)
+    vecmigrate.upgrade(harness.url(database))
+    harness.require_tidy(database)
+    tried("Disks", "a mirror that cannot be written", "new state, told, healed by the next run")
+
+
+def test_a_missing_folder_of_the_database_is_named(tmp_path: Path) -> None:
+    """Neither the folder nor the file is made."""
+    result = run_cli("--db-path", tmp_path / "absent" / "sessions.sqlite3", "migrate")
+    assert 1 == result.code
+    assert str(tmp_path / "absent") in result.err
+    assert [] == list(tmp_path.iterdir())

@@ -1,0 +1,146 @@
+"""A run that is killed leaves the old state or the new one, and the next run mends the rest."""
+
+import random
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+
+import legacy
+import vecmigrate
+from faults import harness
+from faults.harness import DOORS, ROUNDS, Subject, die_at, go, start, tried
+
+SIGKILL = -9
+
+
+def count_steps(door: str, database: Path) -> int:
+    """Return how many steps a run has, from one that nobody kills."""
+    counted = database.parent.parent / "steps"
+    child = start(die_at, 0, str(database.parent), str(counted), go, door, str(database))
+    assert 0 == child.wait(), child.output
+    return int(counted.read_text(encoding="utf-8"))
+
+
+def chosen_steps(total: int, rounds: int) -> list[int]:
+    """Return as many steps as there are rounds, or all, evenly spread, with the first and the last."""
+    if rounds >= total:
+        return list(range(1, total + 1))
+    return sorted({1 + round(n * (total - 1) / max(1, rounds - 1)) for n in range(rounds)})
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_a_kill_at_any_step_leaves_old_or_new(door: str, mode: str, small: Subject, tmp_path: Path) -> None:
+    """Before and after the lock, the backup, each statement, the commit and the mirror: never a mixture."""
+    total = count_steps(door, small.copy(tmp_path / "count"))
+    for step in chosen_steps(total, ROUNDS):
+        database = small.copy(tmp_path / f"{step:04d}")
+        counted = tmp_path / "counted"
+        child = start(die_at, step, str(database.parent), str(counted), go, door, str(database))
+
+        assert SIGKILL == child.wait(), child.output
+        outcome = small.state(database)
+        harness.next_run(small, database)
+        tried("Kill", f"SIGKILL at each step of a run, {door} door, {mode}", outcome)
+        shutil.rmtree(database.parent)
+
+
+@pytest.mark.parametrize("door", ["cli", "alembic"])
+def test_a_kill_while_a_fresh_database_is_made_leaves_nothing_or_all(door: str, tmp_path: Path) -> None:
+    """A database that did not exist is made by the next run, which tells of the killed one."""
+    (tmp_path / "count").mkdir()
+    made = tmp_path / "count" / "sessions.sqlite3"
+    total = count_steps(door, made)
+    for step in chosen_steps(total, ROUNDS):
+        database = tmp_path / f"{step:04d}" / "sessions.sqlite3"
+        database.parent.mkdir()
+        child = start(die_at, step, str(database.parent), str(tmp_path / "counted"), go, door, str(database))
+
+        assert SIGKILL == child.wait(), child.output
+        begun = harness.has_begun(database)
+        is_done = database.exists() and legacy.revision(database) == "002"
+        vecmigrate.upgrade(harness.url(database))
+        assert harness.contents(made) == harness.contents(database)
+        killed = ["interrupted"] if begun and not is_done else []
+        assert [*killed, *["success"] * 3] == harness.statuses(database)
+        harness.require_tidy(database)
+        tried("Kill", f"SIGKILL at each step of making a fresh database, {door} door", "new" if is_done else "nothing")
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_a_kill_at_any_moment_leaves_old_or_new(door: str, mode: str, big: Subject, tmp_path: Path) -> None:
+    """With thousands of rows under way, in memory, in the journal or in the WAL: never a mixture."""
+    dice = random.Random(f"{door} {mode}")
+    database = big.copy(tmp_path / "timed")
+    began = time.monotonic()
+    assert 0 == start(go, door, str(database)).wait()
+    longest = time.monotonic() - began
+    on_disk = 0
+    for number in range(max(2, ROUNDS // 3)):
+        database = big.copy(tmp_path / str(number))
+        child = start(go, door, str(database))
+        time.sleep(dice.uniform(0.02, longest))
+        child.kill()
+
+        on_disk += harness.journal_bytes(database) > 0
+        outcome = big.state(database)
+        harness.next_run(big, database)
+        tried("Kill", f"SIGKILL at a random moment, 12,000 rows, {door} door, {mode}", outcome)
+        shutil.rmtree(database.parent)
+    for _ in range(on_disk):
+        tried("Kill", f"of these, with bytes in the journal or WAL, {door} door, {mode}", "as above")
+
+
+@pytest.mark.parametrize("what", ["downgrade", "restore"])
+def test_a_kill_on_the_way_back_leaves_either_state(what: str, mode: str, small: Subject, tmp_path: Path) -> None:
+    """Going down and restoring are as safe as going up."""
+    template = small.copy(tmp_path / "template")
+    vecmigrate.upgrade(harness.url(template))
+    name = harness.backup_files(template)[0].name
+    words = ("rollback", "--to-version", "0") if what == "downgrade" else ("restore", name)
+    work = tmp_path / "count" / "service"
+    shutil.copytree(template.parent, work)
+    arguments = (str(work), str(tmp_path / "steps"), harness.run_cli, "--db-path", str(work / template.name), *words)
+    child = start(die_at, 0, *arguments)
+    assert 0 == child.wait(), child.output
+    above, below = harness.contents(template), harness.contents(work / template.name)
+    total = int((tmp_path / "steps").read_text(encoding="utf-8"))
+    for step in chosen_steps(total, ROUNDS):
+        shutil.rmtree(work)
+        shutil.copytree(template.parent, work)
+        assert SIGKILL == start(die_at, step, *arguments).wait()
+
+        database = work / template.name
+        assert [("ok",)] == legacy.query(database, "PRAGMA integrity_check")
+        found = harness.contents(database)
+        assert found in {above, below}
+        vecmigrate.upgrade(harness.url(database))
+        assert above == harness.contents(database)
+        # What a restore leaves that died before it held the lock, goes with the next change.
+        vecmigrate.upgrade(harness.url(database), force=True)
+        harness.require_tidy(database)
+        tried("Kill", f"SIGKILL at each step of a {what}, {mode}", "new state" if found == below else "old state")
+
+
+def test_a_crash_loop_leaves_one_backup_of_its_state(mode: str, small: Subject, tmp_path: Path) -> None:
+    """Killed again and again during the change, the state is backed up once, and older backups stay."""
+    database = small.copy(tmp_path / "service")
+    older = [vecmigrate.backup(harness.url(database)).name for _ in range(3)]
+    total = count_steps("service", small.copy(tmp_path / "count"))
+    crashes = min(50, max(5, ROUNDS))
+    for _ in range(crashes):
+        child = start(
+            die_at, total * 2 // 3, str(database.parent), str(tmp_path / "counted"), go, "service", str(database)
+        )
+        assert SIGKILL == child.wait()
+        assert "old state" == small.state(database)
+        tried("Kill", f"crash loop: killed in the same place again and again, {mode}", "one backup, older ones kept")
+
+    vecmigrate.upgrade(harness.url(database))
+    assert small.after == harness.contents(database)
+    assert [*["interrupted"] * crashes, *["success"] * 3] == harness.statuses(database)
+    kept = [each.name for each in harness.backup_files(database)]
+    assert older == kept[:3]
+    assert 4 == len(kept)
+    harness.require_tidy(database)

@@ -1,0 +1,168 @@
+"""SIGINT and SIGTERM end a run at once, and nothing of it stays."""
+
+import os
+import random
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import alembic.config
+import pytest
+
+import legacy
+import vecmigrate
+from faults import harness
+from faults.harness import ROUNDS, Subject, go, start, tried, wait_until
+from faults.slow import slow_scripts, with_scripts
+
+PROMPTLY = 3.0
+MINUTES = 1_000_000_000
+
+
+def by_alembic(folder: str, database: str) -> None:
+    os.environ["VECMIGRATE_DATABASE_URL"] = f"sqlite:///{database}"
+    alembic.config.main(argv=["-c", f"{folder}/alembic.ini", "upgrade", "head"], prog="alembic")
+
+
+def by_cli(folder: str, database: str) -> None:
+    with_scripts(folder, go, "cli", database)
+
+
+def by_library(folder: str, database: str) -> None:
+    """Exit with 42 if the library raises KeyboardInterrupt and leaves every handler as it was."""
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    try:
+        with_scripts(folder, vecmigrate.upgrade, f"sqlite:///{database}")
+    except KeyboardInterrupt:
+        after = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+        sys.exit(42 if before == after else 43)
+
+
+def by_boot(folder: str, database: str) -> None:
+    """Exit with 42 if also a service that wants only warnings gets the KeyboardInterrupt."""
+    try:
+        with_scripts(folder, vecmigrate.ensure_current, f"sqlite:///{database}")
+    except KeyboardInterrupt:
+        sys.exit(42)
+
+
+@pytest.mark.parametrize(
+    ("action", "number", "code"),
+    [
+        (by_cli, signal.SIGINT, 130),
+        (by_cli, signal.SIGTERM, 143),
+        (by_alembic, signal.SIGINT, 130),
+        (by_alembic, signal.SIGTERM, 143),
+        (by_library, signal.SIGINT, 42),
+        (by_boot, signal.SIGINT, 42),
+    ],
+)
+def test_a_signal_ends_one_long_statement(
+    action: Callable[..., Any], number: int, code: int, mode: str, small: Subject, tmp_path: Path
+) -> None:
+    """Inside a statement that takes minutes, a signal rolls back, records the end, and frees the lock."""
+    database = small.copy(tmp_path / "service")
+    child = start(action, str(slow_scripts(tmp_path / "scripts", MINUTES)), str(database))
+    child.await_output("in the long statement")
+    began = time.monotonic()
+    child.signal(number)
+
+    assert code == child.wait(20), child.output
+    assert PROMPTLY > time.monotonic() - began
+    assert "Traceback" not in child.output
+    legacy.execute(database, "PRAGMA busy_timeout = 0", "BEGIN IMMEDIATE", "ROLLBACK")
+    assert "old state" == small.state(database)
+    assert ["skipped", "skipped", "interrupted"] == harness.statuses(database)
+    harness.require_tidy(database)
+    vecmigrate.upgrade(harness.url(database))
+    assert small.after == harness.contents(database)
+    name = f"{signal.Signals(number).name} inside one long statement, {action.__name__.replace('_', ' ')}, {mode}"
+    tried("Signals", name, f"old state, interrupted, exit {code}" if code != 42 else "old state, KeyboardInterrupt")
+
+
+def sigterm_of_its_own(folder: str, database: str) -> None:
+    """Exit with 0 if a service's own SIGTERM handler is called during a run, which goes on."""
+    received: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _frame: received.append(number))
+    with_scripts(folder, vecmigrate.upgrade, f"sqlite:///{database}")
+    sys.exit(0 if received == [signal.SIGTERM] else 1)
+
+
+def test_the_handler_of_a_service_stays_in_charge(small: Subject, tmp_path: Path) -> None:
+    """The library leaves SIGTERM to the service, whose handler may let the run go on."""
+    database = small.copy(tmp_path / "service")
+    child = start(sigterm_of_its_own, str(slow_scripts(tmp_path / "scripts", 3_000_000)), str(database))
+    child.await_output("in the long statement")
+    child.signal(signal.SIGTERM)
+
+    assert 0 == child.wait(), child.output
+    assert small.after == harness.contents(database)
+    tried("Signals", "SIGTERM with a handler of the service's own", "handler called, run completed")
+
+
+@pytest.mark.parametrize("lock", ["IMMEDIATE", "EXCLUSIVE"])
+@pytest.mark.parametrize(("door", "number", "code"), [("cli", signal.SIGTERM, 143), ("alembic", signal.SIGINT, 130)])
+def test_a_signal_ends_the_wait_for_a_lock(
+    door: str, number: int, code: int, lock: str, small: Subject, tmp_path: Path
+) -> None:
+    """Who waits for another process can be stopped at once, having written nothing."""
+    database = small.copy(tmp_path / "service")
+    with legacy.opened(database) as holder:
+        holder.execute(f"BEGIN {lock}")
+        child = start(go, door, str(database))
+        time.sleep(0.7)
+        began = time.monotonic()
+        child.signal(number)
+        assert code == child.wait(20), child.output
+        assert PROMPTLY > time.monotonic() - began
+    assert "old state" == small.state(database)
+    assert "vecmigrate_history" not in legacy.tables(database)
+    tried("Signals", f"{signal.Signals(number).name} while waiting for a lock", f"nothing written, exit {code}")
+
+
+@pytest.mark.parametrize(("door", "code"), [("cli", 143), ("alembic", 143)])
+def test_sigterm_at_any_moment_leaves_old_or_new(
+    door: str, code: int, mode: str, big: Subject, tmp_path: Path
+) -> None:
+    """Whenever the signal comes, the exit code tells of it, and the history tells the truth."""
+    dice = random.Random(f"{door} {mode}")
+    for number in range(max(2, ROUNDS // 3)):
+        database = big.copy(tmp_path / str(number))
+        child = start(go, door, str(database))
+        # Before its first line the process has no handler, and dies as by SIGKILL.
+        time.sleep(dice.uniform(0.1, 0.8))
+        child.signal(signal.SIGTERM)
+        assert child.wait() in {code, 0, -signal.SIGTERM}, child.output
+
+        assert "Traceback" not in child.output
+        outcome = big.state(database)
+        if child.process.exitcode == code:
+            assert not harness.has_begun(database) or outcome == "new state"
+            expected = {"success"} if outcome == "new state" else {"interrupted", "skipped"}
+            found = set(harness.statuses(database)) if "vecmigrate_history" in legacy.tables(database) else set()
+            assert found <= expected
+        vecmigrate.upgrade(harness.url(database))
+        assert big.after == harness.contents(database)
+        harness.require_tidy(database)
+        tried("Signals", f"SIGTERM at a random moment, {door} door, {mode}", outcome)
+
+
+def test_a_second_signal_during_the_record_loses_nothing(small: Subject, tmp_path: Path) -> None:
+    """An impatient second and third Ctrl-C still leave the old state, and the next run tells of the end."""
+    database = small.copy(tmp_path / "service")
+    child = start(by_cli, str(slow_scripts(tmp_path / "scripts", MINUTES)), str(database))
+    child.await_output("in the long statement")
+    for _ in range(3):
+        if child.process.is_alive():
+            child.signal(signal.SIGINT)
+        time.sleep(0.005)
+
+    wait_until(lambda: not child.process.is_alive())
+    assert "old state" == small.state(database)
+    vecmigrate.upgrade(harness.url(database))
+    assert 1 == harness.statuses(database).count("interrupted")
+    harness.require_tidy(database)
+    tried("Signals", "SIGINT three times within 15 ms", "old state")

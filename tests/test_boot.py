@@ -1,0 +1,782 @@
+"""The third door: every state of the report, the fast path, and whatever a service may pass."""
+
+import asyncio
+import contextlib
+import logging
+import shutil
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.pool import NullPool, StaticPool
+
+import legacy
+import vecmigrate
+from doors import ROOT, run_python, url
+from vecmigrate import access, booting, scripts_folder
+from vecmigrate.boot import ensure_current
+from vecmigrate.errors import AheadError, DatabaseUnusableError, LockTimeoutError, NotOursError, RunFailedError
+
+EMPTY_REVISION = """revision = "{0}"
+down_revision = "{1}"
+branch_labels = None
+depends_on = None
+
+
+def upgrade():
+    {2}
+
+
+def downgrade():
+    pass
+"""
+
+
+@pytest.fixture
+def current_file(released_file: Path) -> Path:
+    """Return a database at head."""
+    assert "migrated" == ensure_current(url(released_file), on_failure="raise").state
+    return released_file
+
+
+@pytest.fixture
+def scripts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a copy of the revision scripts, which this process uses instead of the real ones."""
+    folder = tmp_path / "scripts"
+    shutil.copytree(ROOT / "alembic", folder, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(scripts_folder, "script_location", lambda: str(folder))
+    monkeypatch.setattr(access, "script_location", lambda: str(folder))
+    return folder / "versions"
+
+
+@pytest.fixture
+def only_the_fast_path(current_file: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Fail a test that takes the long way once there is a database at head."""
+
+    def long_way(*_: object, **__: object) -> None:
+        pytest.fail("the long way was taken")
+
+    monkeypatch.setattr(booting, "boot", long_way)
+    return current_file
+
+
+@contextlib.contextmanager
+def locked(path: Path, how: str = "BEGIN IMMEDIATE") -> Iterator[sqlite3.Connection]:
+    """Hold a lock on a database from another connection."""
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as connection:
+        connection.execute(how)
+        yield connection
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+
+
+def make_newer(path: Path, *, compatible_from: str | None) -> None:
+    """Write into a database what version 2.0.0 with revision 003 would have written."""
+    legacy.execute(
+        path,
+        "UPDATE vecmigrate_version SET version_num = '003'",
+        "UPDATE vecmigrate_meta SET value = '2.0.0' WHERE key = 'app_version'",
+        "DELETE FROM vecmigrate_meta WHERE key = 'compatible_from'",
+    )
+    if compatible_from is not None:
+        legacy.execute(path, f"INSERT INTO vecmigrate_meta VALUES ('compatible_from', '{compatible_from}')")
+
+
+def damage(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:6000])
+
+
+def occupy(path: Path) -> None:
+    """Give a table of our name to somebody else."""
+    legacy.execute(path, "DROP TABLE stores", "CREATE TABLE stores (somebody TEXT, elses TEXT)")
+
+
+def replace_by_text(path: Path) -> None:
+    path.write_text("no database at all\n" * 500, encoding="utf-8")
+
+
+def replace_by_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def remove_folder(path: Path) -> None:
+    shutil.rmtree(path.parent)
+
+
+# The states.
+
+
+def test_a_legacy_database_is_migrated(legacy_file: Path) -> None:
+    """The report of a boot on an old database tells the revisions, the backup and the time."""
+    service = legacy.service_digest(legacy_file)
+
+    report = ensure_current(url(legacy_file))
+
+    assert ("migrated", None, "002", None) == (report.state, report.before, report.after, report.error)
+    assert report.backup is not None
+    assert Path(report.backup).parent == legacy_file.parent / "backups"
+    assert 0 < report.duration_seconds < 60
+    assert report.usable
+    assert service == legacy.service_digest(legacy_file)
+
+
+def test_an_absent_database_is_created_without_a_backup(tmp_path: Path) -> None:
+    """The first boot on a new machine makes the database."""
+    report = ensure_current(url(tmp_path / "new.sqlite3"))
+
+    assert ("migrated", None, "002", None) == (report.state, report.before, report.after, report.backup)
+    assert "002" == legacy.revision(tmp_path / "new.sqlite3")
+
+
+def test_a_current_database_is_left_alone(current_file: Path) -> None:
+    """A boot at head finds nothing to do and reports no backup."""
+    report = ensure_current(url(current_file))
+
+    assert ("current", "002", "002", None) == (report.state, report.before, report.after, report.backup)
+    assert (None, (), True) == (report.error, report.notes, report.usable)
+
+
+def test_tables_that_an_older_service_made_again_are_merged_on_boot(current_file: Path) -> None:
+    """At head with an old table `stores` beside it, the boot takes the long way and merges it."""
+    legacy.execute(
+        current_file,
+        legacy.STORES_SQL[0],
+        "INSERT INTO stores VALUES ('vs_again', 'commit', 3, '2025-08-01T00:00:00+00:00', 1)",
+    )
+
+    report = ensure_current(url(current_file), on_failure="raise")
+
+    assert report.usable
+    assert "stores" not in legacy.tables(current_file)
+    assert [("vs_again",)] == legacy.query(
+        current_file, "SELECT vector_store_id FROM vector_stores WHERE vector_store_id = 'vs_again'"
+    )
+    assert "current" == ensure_current(url(current_file)).state
+
+
+_MIGRATE_SLOWLY = """
+import os, sys, time, vecmigrate
+from vecmigrate import adoption
+really, path, flag, go = adoption.require_known_shapes, *sys.argv[1:]
+def hold(*arguments):
+    open(flag, "w").close()
+    while not os.path.exists(go):
+        time.sleep(0.01)
+    really(*arguments)
+adoption.require_known_shapes = hold
+print(vecmigrate.ensure_current("sqlite:///" + path, on_failure="raise").state)
+"""
+
+
+def test_a_boot_waits_for_a_process_that_migrates(released_file: Path, tmp_path: Path) -> None:
+    """While another process migrates, a boot waits; then it finds nothing to do and says that it waited."""
+    flag, go = tmp_path / "locked", tmp_path / "go"
+    arguments = [sys.executable, "-c", _MIGRATE_SLOWLY, str(released_file), str(flag), str(go)]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as other:
+        while not flag.exists():
+            assert other.poll() is None
+            time.sleep(0.01)
+        threading.Timer(0.5, go.touch).start()
+        report = ensure_current(url(released_file), on_failure="raise")
+        assert other.stdout is not None
+        assert "migrated\n" == other.stdout.read()
+
+    assert ("waited", "002", None) == (report.state, report.after, report.error)
+    assert report.duration_seconds > 0.3
+    assert report.usable
+    assert 1 == len(list((released_file.parent / "backups").glob("*.sqlite3")))
+
+
+def test_of_threads_that_boot_at_once_one_migrates(released_file: Path) -> None:
+    """Eight threads of one process: one migrates, nobody fails."""
+    states: list[str] = []
+    barrier = threading.Barrier(8)
+
+    def boot() -> None:
+        barrier.wait()
+        states.append(ensure_current(url(released_file)).state)
+
+    threads = [threading.Thread(target=boot) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert 1 == states.count("migrated")
+    assert 8 == states.count("migrated") + states.count("waited") + states.count("current")
+
+
+@pytest.mark.parametrize("mode", ["wal", "delete"])
+@pytest.mark.parametrize("lock", ["BEGIN IMMEDIATE", "BEGIN EXCLUSIVE"])
+def test_a_database_that_stays_locked_is_reported_in_time(released_file: Path, mode: str, lock: str) -> None:
+    """The wait ends after `lock_timeout`, whatever kind of lock it is, and the report names it."""
+    legacy.execute(released_file, f"PRAGMA journal_mode = {mode}")
+    with locked(released_file, lock):
+        report = ensure_current(url(released_file), lock_timeout=0.2)
+
+    assert ("locked", False) == (report.state, report.usable)
+    assert isinstance(report.error, LockTimeoutError)
+    assert "0.2 seconds" in str(report.error)
+    assert 0.2 <= report.duration_seconds < 2
+
+
+def test_a_boot_outlasts_a_process_that_lets_nobody_read(released_file: Path) -> None:
+    """In rollback-journal mode a writer can keep readers out; a boot waits for that too."""
+    legacy.execute(released_file, "PRAGMA journal_mode = delete")
+    with locked(released_file, "BEGIN EXCLUSIVE") as connection:
+        threading.Timer(1.0, connection.execute, ["COMMIT"]).start()
+        report = ensure_current(url(released_file), on_failure="raise")
+
+    assert "migrated" == report.state
+    assert report.duration_seconds > 0.5
+
+
+def test_a_newer_database_that_this_version_may_use(current_file: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A compatible newer database is used with a warning, and nothing in it is changed."""
+    make_newer(current_file, compatible_from="1.2.2")
+    before = legacy.tree(current_file.parent)
+
+    report = ensure_current(url(current_file), on_failure="raise")
+
+    assert ("ahead_compatible", "003", "003", None) == (report.state, report.before, report.after, report.error)
+    assert report.usable
+    assert ["WARNING"] == [record.levelname for record in caplog.records]
+    assert "2.0.0" in report.notes[0]
+    assert before == legacy.tree(current_file.parent)
+
+
+@pytest.mark.parametrize("compatible_from", ["1.3.0", None, "not a version"])
+def test_a_newer_database_that_this_version_must_not_use(current_file: Path, compatible_from: str | None) -> None:
+    """An incompatible newer database names the version to install and the way back, and is left alone."""
+    make_newer(current_file, compatible_from=compatible_from)
+    before = legacy.tree(current_file.parent)
+
+    report = ensure_current(url(current_file))
+
+    assert ("ahead_incompatible", "003", False) == (report.state, report.after, report.usable)
+    assert isinstance(report.error, AheadError)
+    assert "install app version 2.0.0" in report.error.next_step
+    assert "rollback --to-version 002 --from-backup" in report.error.next_step
+    with pytest.raises(AheadError):
+        ensure_current(url(current_file), on_failure="raise")
+    assert before == legacy.tree(current_file.parent)
+
+
+@pytest.mark.parametrize(
+    ("app_version", "state"),
+    [("1.2.9", "ahead_incompatible"), ("1.3.0", "ahead_compatible"), ("1.4rc1", "ahead_compatible")],
+)
+def test_the_version_of_the_application_decides_about_a_newer_database(
+    current_file: Path, app_version: str, state: str
+) -> None:
+    """`app_version` is what is compared with `compatible_from`, by PEP 440."""
+    make_newer(current_file, compatible_from="1.3.0")
+
+    assert state == ensure_current(url(current_file), app_version=app_version).state
+
+
+def test_the_oldest_compatible_version_is_kept_in_the_database(current_file: Path) -> None:
+    """What a version without that revision needs to know is in the database, not only in the newer code."""
+    query = "SELECT key, value FROM vecmigrate_meta WHERE key <> 'database_id' ORDER BY key"
+
+    assert [("app_version", "1.2.2"), ("compatible_from", "1.0.0")] == legacy.query(current_file, query)
+
+
+def test_a_revision_that_fails_leaves_the_database_as_it_was(released_file: Path, scripts: Path) -> None:
+    """The report of a failed run has the error, the backup and the old revision."""
+    bad = EMPTY_REVISION.format("003", "002", "raise RuntimeError('on purpose')")
+    (scripts / "003_bad.py").write_text(bad, encoding="utf-8")
+    before = legacy.digest(released_file)
+
+    report = ensure_current(url(released_file))
+
+    assert ("failed", False) == (report.state, report.usable)
+    assert isinstance(report.error, RunFailedError)
+    assert report.backup is not None
+    assert Path(report.backup).is_file()
+    assert "on purpose" in str(report.error)
+    assert before == legacy.digest(released_file)
+
+
+# What a service cannot mend.
+
+_UNUSABLE: dict[str, tuple[Callable[[Path], None], type[vecmigrate.VecmigrateError]]] = {
+    "damaged": (damage, DatabaseUnusableError),
+    "text": (replace_by_text, DatabaseUnusableError),
+    "folder": (replace_by_folder, DatabaseUnusableError),
+    "nowhere": (remove_folder, DatabaseUnusableError),
+    "foreign": (occupy, NotOursError),
+}
+
+
+@pytest.mark.parametrize("case", _UNUSABLE)
+def test_an_unusable_database_is_reported_and_left_alone(
+    case: str, released_file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With "warn" a service gets a report, one warning in its log and a next step; with "raise" the error."""
+    change, kind = _UNUSABLE[case]
+    change(released_file)
+    before = legacy.tree(released_file.parent)
+
+    report = ensure_current(url(released_file))
+
+    assert ("failed", None, None, False) == (report.state, report.before, report.backup, report.usable)
+    assert isinstance(report.error, kind)
+    assert report.error.next_step in str(report.error)
+    assert [("vecmigrate", "WARNING")] == [(record.name, record.levelname) for record in caplog.records]
+    assert str(report.error) in caplog.text
+    with pytest.raises(kind):
+        ensure_current(url(released_file), on_failure="raise")
+    assert before == legacy.tree(released_file.parent)
+
+
+@pytest.mark.parametrize(
+    "given",
+    ["", "nonsense", "mysql://user:s3cret@host/name", "sqlite:///a\0b", "sqlite:///:memory:", "sqlite://", 7],
+)
+def test_what_names_no_database_is_reported_too(given: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """A URL that is none, of a kind that is not supported, or of a memory nobody else sees, raises nothing."""
+    report = ensure_current(given)
+
+    assert "failed" == report.state
+    assert isinstance(report.error, vecmigrate.VecmigrateError)
+    assert "Unexpected" not in str(report.error)
+    assert "s3cret" not in caplog.text + repr(report)
+
+
+def test_no_database_at_all_is_reported() -> None:
+    """Without a URL and without the environment variable the report says how to name a database."""
+    report = ensure_current()
+
+    assert "failed" == report.state
+    assert "VECMIGRATE_DATABASE_URL" in str(report.error)
+
+
+def test_a_bad_setting_in_the_environment_is_reported(current_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A malformed setting fails the boot of a database that is not current, and of no other."""
+    monkeypatch.setenv("VECMIGRATE_KEEP_BACKUPS", "many")
+    assert "current" == ensure_current(url(current_file)).state
+    legacy.execute(current_file, "UPDATE vecmigrate_version SET version_num = '001'")
+
+    assert "VECMIGRATE_KEEP_BACKUPS" in str(ensure_current(url(current_file)).error)
+
+
+def test_an_unexpected_error_is_reported_with_a_traceback_in_the_log(
+    released_file: Path, scripts: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A fault of ours reaches the log without its values, and the service as a report."""
+    (scripts / "003_bad.py").write_text("raise RuntimeError('s3' + 'cret')\n", encoding="utf-8")
+
+    report = ensure_current(url(released_file))
+
+    assert "failed" == report.state
+    assert isinstance(report.error, vecmigrate.VecmigrateError)
+    assert "s3cret" not in caplog.text + str(report.error)
+    assert legacy.revision(released_file) is None
+    assert "003_bad.py" in caplog.text
+
+
+def test_only_warn_and_raise_are_answers_to_a_failure(released_file: Path) -> None:
+    """A misspelt `on_failure` is an error of the caller, at once."""
+    with pytest.raises(ValueError, match="'warn' or 'raise', not 'ignore'"):
+        ensure_current(url(released_file), on_failure="ignore")
+    assert legacy.revision(released_file) is None
+
+
+def test_a_report_is_immutable_and_shows_itself(current_file: Path) -> None:
+    """A report cannot be changed, and its repr names every field."""
+    report = ensure_current(url(current_file))
+
+    with pytest.raises(AttributeError, match="immutable"):
+        report.state = "failed"
+    assert "state='current'" in repr(report)
+    assert "after='002'" in repr(report)
+
+
+# What a service passes.
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["with space", "a#b", "ünï名", "a&b=c", "quo'te\"s", "semi;colon", "[brackets]", "tab\there"],
+)
+def test_any_character_is_allowed_in_a_path(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, released_file: Path
+) -> None:
+    """Both the long way and the fast path open exactly the file of that name."""
+    folder = tmp_path / name
+    folder.mkdir()
+    path = folder / f"{name}.sqlite3"
+    legacy.execute(released_file, f"VACUUM INTO '{str(path).replace(chr(39), chr(39) * 2)}'")
+
+    assert "migrated" == ensure_current(url(path), on_failure="raise").state
+    assert "002" == legacy.revision(path)
+    monkeypatch.setattr(booting, "boot", None)
+    assert "current" == ensure_current(url(path), on_failure="raise").state
+
+
+@pytest.mark.parametrize("name", ["what?", "100%", "%41", "%2e%2e", "a%20b"])
+def test_a_url_object_names_a_file_as_it_is(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What has a meaning in the text of a URL is part of the path in a URL object, on both ways."""
+    path = tmp_path / f"{name}.sqlite3"
+    given = sa.URL.create("sqlite", database=str(path))
+
+    assert "migrated" == ensure_current(given, on_failure="raise").state
+    assert path.is_file()
+    monkeypatch.setattr(booting, "boot", None)
+    assert "current" == ensure_current(given).state
+
+
+@pytest.mark.parametrize("name", ["%41.sqlite3", "100%.sqlite3", "a%20b.sqlite3"])
+def test_a_percent_sign_in_a_url_means_what_sqlalchemy_takes_it_for(name: str, tmp_path: Path) -> None:
+    """The service's own engine, the long way and the fast path open the same file."""
+    given = url(tmp_path / name)
+    engine = sa.create_engine(given, poolclass=NullPool)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("CREATE TABLE sessions (id)")
+
+    assert ["migrated", "current"] == [ensure_current(given, on_failure="raise").state for _ in range(2)]
+    assert {"sessions", "vector_stores"} <= set(sa.inspect(engine).get_table_names())
+
+
+@pytest.mark.usefixtures("only_the_fast_path")
+@pytest.mark.parametrize("prefix", ["sqlite:///", "sqlite+pysqlite:///", "sqlite+aiosqlite:///"])
+@pytest.mark.parametrize("suffix", ["", "?timeout=30"])
+def test_the_fast_path_knows_the_drivers_of_sqlite(current_file: Path, prefix: str, suffix: str) -> None:
+    """Whatever driver the service uses, and with whatever options of it, a current file is a current file."""
+    assert "current" == ensure_current(f"{prefix}{current_file}{suffix}").state
+
+
+def test_a_relative_path_is_taken_from_the_working_directory(
+    released_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A relative URL means the same file on the long way and on the fast path."""
+    monkeypatch.chdir(released_file.parent)
+
+    assert ["migrated", "current"] == [ensure_current("sqlite:///sessions.sqlite3").state for _ in range(2)]
+    assert "002" == legacy.revision(released_file)
+
+
+def test_the_environment_can_name_the_database(released_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a URL, VECMIGRATE_DATABASE_URL names the database, on the fast path too."""
+    monkeypatch.setenv("VECMIGRATE_DATABASE_URL", url(released_file))
+    assert "migrated" == ensure_current().state
+    monkeypatch.setattr(booting, "boot", None)
+
+    assert "current" == ensure_current().state
+
+
+def test_an_asynchronous_url_needs_no_asynchronous_driver(released_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`sqlite+aiosqlite` is mapped to the driver of the standard library; aiosqlite is not imported."""
+    monkeypatch.setitem(sys.modules, "aiosqlite", None)
+    given = f"sqlite+aiosqlite:///{released_file}"
+
+    assert ["migrated", "current"] == [ensure_current(given, on_failure="raise").state for _ in range(2)]
+    assert "current" == vecmigrate.status(given).state
+
+
+def test_an_asynchronous_url_of_postgresql_is_mapped(postgresql: sa.URL, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`postgresql+asyncpg` is mapped to psycopg, and an AsyncEngine counts as its URL."""
+    monkeypatch.setitem(sys.modules, "asyncpg", None)
+    given = postgresql.set(drivername="postgresql+asyncpg")
+
+    assert ["migrated", "current"] == [ensure_current(given, on_failure="raise").state for _ in range(2)]
+    engine = create_async_engine(postgresql, poolclass=NullPool)
+    assert "current" == ensure_current(engine, on_failure="raise").state  # type: ignore[arg-type]
+
+
+def test_a_locked_postgresql_is_reported(postgresql: sa.URL) -> None:
+    """A session that holds the advisory lock makes a boot wait no longer than `lock_timeout`."""
+    engine = sa.create_engine(postgresql, poolclass=NullPool)
+    with engine.connect() as connection:
+        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({0x7665636D})")
+        report = ensure_current(postgresql, lock_timeout=0.2)
+
+    assert ("locked", False) == (report.state, report.usable)
+
+
+def test_of_an_engine_on_a_file_only_the_url_is_used(released_file: Path) -> None:
+    """The service's pool never sees a connection of ours, and so none of our settings."""
+    connected: list[object] = []
+    engine = sa.create_engine(url(released_file))
+    sa.event.listen(engine, "connect", lambda connection, _: connected.append(connection))
+
+    assert ["migrated", "current"] == [ensure_current(engine, on_failure="raise").state for _ in range(2)]
+    assert [] == connected
+
+
+# Engines in memory.
+
+_PRAGMAS = ("foreign_keys", "legacy_alter_table", "secure_delete", "query_only", "busy_timeout", "recursive_triggers")
+
+
+def memory(shape: str | None, folder: Path, **options: Any) -> sa.Engine:
+    """Return an engine in memory as tests of services have it, with foreign keys on, holding a legacy shape."""
+    engine = sa.create_engine("sqlite://", poolclass=StaticPool, connect_args={"check_same_thread": False, **options})
+    sa.event.listen(engine, "connect", lambda connection, _: connection.execute("PRAGMA foreign_keys = ON"))
+    if shape is not None:
+        with legacy.opened(legacy.build(folder / "source.sqlite3", shape)) as source:
+            source.backup(driver(engine))
+    return engine
+
+
+def driver(engine: sa.Engine) -> sqlite3.Connection:
+    connection = engine.raw_connection().driver_connection
+    assert isinstance(connection, sqlite3.Connection)
+    return connection
+
+
+def manners(engine: sa.Engine) -> dict[str, object]:
+    """Return the settings of the one connection of an engine in memory."""
+    connection = driver(engine)
+    pragmas = {name: connection.execute(f"PRAGMA {name}").fetchone() for name in _PRAGMAS}
+    return {
+        **pragmas,
+        "isolation_level": connection.isolation_level,
+        "in_transaction": connection.in_transaction,
+        "row_factory": connection.row_factory,
+        "text_factory": connection.text_factory,
+    }
+
+
+@pytest.mark.parametrize("options", [{}, {"isolation_level": None}], ids=["default", "autocommit"])
+def test_an_engine_in_memory_is_migrated_itself(tmp_path: Path, options: dict[str, Any]) -> None:
+    """It has no backup, the report says so, and its connection has the service's settings afterwards."""
+    engine = memory("released", tmp_path, **options)
+    before = manners(engine)
+
+    first, second = (ensure_current(engine, on_failure="raise") for _ in range(2))
+
+    assert ("migrated", "002", None) == (first.state, first.after, first.backup)
+    assert any("without a backup" in note for note in first.notes)
+    assert ("current", "002", ()) == (second.state, second.after, second.notes)
+    assert before == manners(engine)
+    with engine.connect() as connection:
+        assert (
+            legacy.SOURCE_ROWS["released"] == connection.exec_driver_sql("SELECT count(*) FROM vector_stores").scalar()
+        )
+        assert 50 == connection.exec_driver_sql("SELECT count(*) FROM sessions").scalar()
+    assert "current" == vecmigrate.status(engine).state
+
+
+def test_an_empty_engine_in_memory_is_migrated_too(tmp_path: Path) -> None:
+    """The fixture of a service's test suite: an empty database in memory at head."""
+    engine = memory(None, tmp_path)
+
+    assert "migrated" == ensure_current(engine, on_failure="raise").state
+    sa.inspect(engine).get_columns("vector_stores")
+    vecmigrate.rollback(engine, to_version="0")
+    assert "000" == vecmigrate.status(engine).revision
+    assert "002" == vecmigrate.upgrade(engine).to_revision
+
+
+def test_an_engine_that_begins_transactions_itself_is_migrated(tmp_path: Path) -> None:
+    """SQLAlchemy's recipe for whole transactions on SQLite, a listener that emits BEGIN, is no obstacle."""
+    engine = memory("legacy", tmp_path, isolation_level=None)
+    sa.event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN"))
+    before = manners(engine)
+
+    assert "migrated" == ensure_current(engine, on_failure="raise").state
+    assert before == manners(engine)
+
+
+def test_an_engine_in_memory_is_as_before_after_a_failure(tmp_path: Path) -> None:
+    """A refused database in memory keeps its tables, and its connection its settings."""
+    engine = memory("legacy", tmp_path)
+    connection = driver(engine)
+    connection.executescript("DROP VIEW active_stores; DROP TABLE stores; CREATE TABLE stores (somebody TEXT)")
+    dump, before = list(connection.iterdump()), manners(engine)
+
+    report = ensure_current(engine)
+
+    assert "failed" == report.state
+    assert isinstance(report.error, NotOursError)
+    assert before == manners(engine)
+    assert dump == list(connection.iterdump())
+
+
+def test_a_failing_revision_leaves_an_engine_in_memory_as_it_was(tmp_path: Path, scripts: Path) -> None:
+    """A failed run in memory is rolled back, and the connection has its settings afterwards."""
+    bad = EMPTY_REVISION.format("003", "002", "raise RuntimeError('on purpose')")
+    (scripts / "003_bad.py").write_text(bad, encoding="utf-8")
+    engine = memory("legacy", tmp_path)
+    before = manners(engine)
+
+    assert "failed" == ensure_current(engine).state
+    assert before == manners(engine)
+    assert "vecmigrate_version" not in sa.inspect(engine).get_table_names()
+    assert "protected" in {column["name"] for column in sa.inspect(engine).get_columns("vector_stores")}
+
+
+# Event loops.
+
+
+def test_a_boot_works_in_a_thread_of_an_event_loop(tmp_path: Path) -> None:
+    """Under `asyncio.to_thread`, several databases at once and one twice, the loop going on meanwhile."""
+    paths = [legacy.build(tmp_path / f"{shape}.sqlite3", shape) for shape in legacy.SHAPES]
+    ticks = 0
+
+    async def tick() -> None:
+        nonlocal ticks
+        while True:
+            ticks += 1
+            await asyncio.sleep(0.01)
+
+    async def boot() -> list[str]:
+        ticking = asyncio.create_task(tick())
+        reports = await asyncio.gather(
+            *(asyncio.to_thread(ensure_current, url(path), on_failure="raise") for path in [*paths, paths[0]])
+        )
+        ticking.cancel()
+        return [report.state for report in reports]
+
+    states = asyncio.run(boot())
+
+    assert 4 == states.count("migrated")
+    assert {"migrated"} <= set(states) <= {"migrated", "waited", "current"}
+    assert ticks > 3
+    assert ["002"] * 4 == [legacy.revision(path) for path in paths]
+
+
+# The fast path.
+
+_IMPORTED = """
+import sys, sqlite3
+before = set(sys.modules)
+import vecmigrate
+report = vecmigrate.ensure_current("sqlite:///" + sys.argv[1])
+print(report.state, *sorted(set(sys.modules) - before))
+"""
+
+
+def test_a_boot_at_head_imports_nothing_beyond_sqlite3(current_file: Path) -> None:
+    """Beside what `import sqlite3` brings in there are three small modules of ours, and nothing else."""
+    expected = ["current", "vecmigrate", "vecmigrate.boot", "vecmigrate.scripts_folder"]
+
+    assert expected == run_python(_IMPORTED, current_file).out.split()
+
+
+@pytest.mark.usefixtures("only_the_fast_path")
+@pytest.mark.parametrize("mode", ["wal", "delete"])
+def test_a_boot_at_head_writes_nothing(current_file: Path, mode: str) -> None:
+    """No file is made, none is changed, and no sidecar stays behind."""
+    legacy.execute(current_file, f"PRAGMA journal_mode = {mode}")
+    before = legacy.tree(current_file.parent)
+
+    assert "current" == ensure_current(url(current_file)).state
+    assert before == legacy.tree(current_file.parent)
+
+
+@pytest.mark.usefixtures("only_the_fast_path")
+@pytest.mark.parametrize("mode", ["wal", "delete"])
+def test_a_boot_at_head_needs_no_write_lock(current_file: Path, mode: str) -> None:
+    """Another process that holds the write lock, and has written, keeps nobody from starting."""
+    legacy.execute(current_file, f"PRAGMA journal_mode = {mode}")
+    with locked(current_file) as connection:
+        connection.execute("INSERT INTO memory_meta VALUES ('written', 'but not committed')")
+
+        report = ensure_current(url(current_file), lock_timeout=0)
+
+    assert "current" == report.state
+    assert report.duration_seconds < 0.2
+
+
+@pytest.mark.usefixtures("only_the_fast_path")
+def test_the_fast_path_does_not_create_a_database(tmp_path: Path) -> None:
+    """Looking for an absent file creates none; only the long way does."""
+    with pytest.raises(BaseException, match="the long way was taken"):
+        ensure_current(url(tmp_path / "absent.sqlite3"))
+
+    assert not (tmp_path / "absent.sqlite3").exists()
+
+
+def calls_of(work: Callable[[], object]) -> int:
+    """Return how many functions, of Python and of C, a piece of work calls."""
+    count = 0
+
+    def profile(_frame: object, event: str, _argument: object) -> None:
+        nonlocal count
+        count += event in {"call", "c_call"}
+
+    sys.setprofile(profile)
+    try:
+        work()
+    finally:
+        sys.setprofile(None)
+    return count
+
+
+@pytest.mark.usefixtures("only_the_fast_path")
+def test_a_boot_at_head_does_not_grow_with_the_revisions(current_file: Path, scripts: Path) -> None:
+    """With 1,001 revisions a boot makes exactly the calls that it makes with three."""
+    assert "current" == ensure_current(url(current_file)).state
+    few = calls_of(lambda: ensure_current(url(current_file)))
+    for number in range(3, 1001):
+        (scripts / f"{number:03d}_empty.py").touch()
+    legacy.execute(current_file, "UPDATE vecmigrate_version SET version_num = '1000'")
+    assert "1000" == ensure_current(url(current_file)).after
+
+    assert few == calls_of(lambda: ensure_current(url(current_file)))
+    assert few < 60
+
+
+def test_a_revision_added_to_a_running_process_is_seen(current_file: Path, scripts: Path) -> None:
+    """What is remembered of the folder of revisions is forgotten when the folder changes."""
+    assert "current" == ensure_current(url(current_file)).state
+    (scripts / "003_new.py").write_text(EMPTY_REVISION.format("003", "002", "pass"), encoding="utf-8")
+
+    report = ensure_current(url(current_file), on_failure="raise")
+
+    assert ("migrated", "002", "003") == (report.state, report.before, report.after)
+    assert "current" == ensure_current(url(current_file)).state
+
+
+# The plain functions.
+
+
+def test_the_functions_have_the_names_of_the_commands(released_file: Path) -> None:
+    """Status, upgrade, backup, rollback and restore work on a URL as the commands do."""
+    given = url(released_file)
+    found = [legacy.rows(released_file, table) for table in ("vector_stores", "stores", "active_stores")]
+
+    assert "unversioned" == vecmigrate.status(given).state
+    assert ["000", "001", "002"] == vecmigrate.upgrade(given).applied
+    saved = vecmigrate.backup(given)
+    assert ["002", "001"] == vecmigrate.rollback(given, to_version="000").reverted
+    assert found == [legacy.rows(released_file, table) for table in ("vector_stores", "stores", "active_stores")]
+    vecmigrate.restore(given, name=saved.name)
+    assert "current" == vecmigrate.status(given).state
+
+
+def test_the_functions_take_the_environment_too(released_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a URL each function uses VECMIGRATE_DATABASE_URL."""
+    monkeypatch.setenv("VECMIGRATE_DATABASE_URL", url(released_file))
+
+    assert "002" == vecmigrate.upgrade().to_revision
+    assert "current" == vecmigrate.status().state
+
+
+def test_the_package_lists_what_it_offers() -> None:
+    """`dir(vecmigrate)` is its public interface, every name of it exists, and no other does."""
+    assert sorted(vecmigrate.__all__) == dir(vecmigrate)
+    assert all(getattr(vecmigrate, name) is not None for name in vecmigrate.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'upgrad'"):
+        vecmigrate.upgrad  # noqa: B018
+
+
+def test_the_log_of_a_boot_has_no_handler_of_ours(current_file: Path) -> None:
+    """The logger has no handler and no level of its own: what is shown is the service's choice."""
+    make_newer(current_file, compatible_from="1.0.0")
+    ensure_current(url(current_file))
+
+    logger = logging.getLogger("vecmigrate")
+    assert ([], logging.NOTSET, True) == (logger.handlers, logger.level, logger.propagate)

@@ -1,0 +1,734 @@
+"""The command line: every command and option, what it prints as JSON, and how it exits."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import legacy
+from doors import Result, run_cli, run_python
+from scripts import Scripts
+
+READERS = (
+    ("status",),
+    ("status", "--check"),
+    ("list",),
+    ("history",),
+    ("history", "--limit", "2"),
+    ("preserved",),
+    ("backup", "list"),
+    ("backup", "verify"),
+    ("migrate", "--dry-run"),
+    ("rollback", "--to-version", "0", "--dry-run"),
+    ("rollback", "--to-version", "base", "--from-backup", "--dry-run"),
+)
+
+ON_FILE = Callable[..., Result]
+
+
+@pytest.fixture
+def vecmigrate(released_file: Path, monkeypatch: pytest.MonkeyPatch) -> ON_FILE:
+    """Return a function that runs a command on a released database, away from any alembic.ini."""
+    monkeypatch.chdir(released_file.parent)
+    return lambda *words: run_cli("--db-path", released_file, *words)
+
+
+@pytest.fixture(scope="module")
+def migrated_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Migrate once for the module; what a test works on is a copy."""
+    path = legacy.build(tmp_path_factory.mktemp("migrated") / "sessions.sqlite3", "released")
+    assert run_cli("--db-path", path, "migrate").code == 0
+    return path.parent
+
+
+@pytest.fixture
+def migrated(vecmigrate: ON_FILE, migrated_folder: Path, released_file: Path) -> ON_FILE:
+    shutil.copytree(migrated_folder, released_file.parent, dirs_exist_ok=True)
+    return vecmigrate
+
+
+def kinds(document: Any) -> Any:
+    """Return the shape of a JSON document: keys and the types of values."""
+    if isinstance(document, dict):
+        return {key: kinds(value) for key, value in document.items()}
+    if isinstance(document, list):
+        return [kinds(value) for value in document[:1]]
+    return type(document).__name__
+
+
+REPORT = {
+    "from": "NoneType",
+    "to": "str",
+    "applied": ["str"],
+    "reverted": [],
+    "backup": "str",
+    "created": "bool",
+    "waited": "bool",
+    "rows": {"converted": "int", "set_aside": "int"},
+    "duration_seconds": "float",
+    "notes": [],
+}
+BACKUP = {
+    "name": "str",
+    "path": "str",
+    "revision": "NoneType",
+    "app_version": "NoneType",
+    "created_at": "str",
+    "bytes": "int",
+    "reason": "str",
+    "database_id": "str",
+    "sha256": "str",
+    "verified": "bool",
+}
+ATTEMPT = {
+    "migration_id": "str",
+    "version": "str",
+    "name": "str",
+    "status": "str",
+    "message": "str",
+    "executed_at": "str",
+    "duration_seconds": "float",
+    "metadata": {
+        "revision": "str",
+        "direction": "str",
+        "run_id": "str",
+        "backup_path": "str",
+        "rows": {"converted": "int", "set_aside": "int"},
+    },
+}
+SHAPES: dict[tuple[str, ...], Any] = {
+    ("status",): {
+        "database": "str",
+        "dialect": "str",
+        "state": "str",
+        "revision": "str",
+        "app_version": "str",
+        "head": "str",
+        "pending": [],
+        "last_run": ATTEMPT,
+        "last_backup": BACKUP,
+        "preserved_rows": {"converted": "int", "set_aside": "int"},
+        "reembed": "NoneType",
+        "notes": [],
+    },
+    ("list",): {
+        "revisions": [
+            {
+                "revision": "str",
+                "app_version": "str",
+                "name": "str",
+                "status": "str",
+                "executed_at": "str",
+                "duration_seconds": "float",
+                "current": "bool",
+            }
+        ]
+    },
+    ("history",): {"attempts": [ATTEMPT]},
+    ("history", "--rebuild"): {"mirror": "str"},
+    ("history", "--clear", "--yes"): {"cleared": "int"},
+    ("migrate", "--force"): REPORT | {"from": "str", "reverted": ["str"]},
+    ("rollback", "--to-version", "0"): REPORT | {"from": "str", "applied": [], "reverted": ["str"]},
+    ("rollback", "--to-version", "base", "--from-backup"): REPORT
+    | {"from": "str", "to": "NoneType", "applied": [], "restored": "str"},
+    ("rollback", "--to-version", "0", "--dry-run"): {
+        "dry_run": "bool",
+        "from": "str",
+        "to": "str",
+        "reverted": ["str"],
+        "backup": "NoneType",
+        "backup_folder": "str",
+    },
+    ("rollback", "--to-version", "base", "--from-backup", "--dry-run"): {"backup": BACKUP},
+    ("backup", "list"): {"backups": [BACKUP]},
+    ("backup", "verify"): {"backups": [BACKUP | {"problem": "NoneType"}]},
+    ("backup", "create"): {"backup": BACKUP | {"revision": "str", "app_version": "str"}},
+    ("backup", "prune"): {"removed": []},
+    ("versions",): {"versions": [{"app_version": "str", "revision": "str", "compatible_from": "str"}]},
+    ("versions", "1.1.0"): {
+        "versions": [{"app_version": "str", "revision": "str", "compatible_from": "str"}],
+        "revision": "str",
+        "note": "NoneType",
+    },
+    ("preserved", "--limit", "1"): {
+        "rows": [
+            {
+                "id": "int",
+                "revision": "str",
+                "direction": "str",
+                "source_table": "str",
+                "row": {
+                    "store_id": "str",
+                    "store_type": "str",
+                    "doc_count": "int",
+                    "created_at": "str",
+                    "is_active": "int",
+                },
+                "landed": "int",
+                "target_key": "str",
+                "converted": {},
+                "reason": "str",
+                "preserved_at": "str",
+            }
+        ]
+    },
+}
+
+
+@pytest.mark.parametrize("words", SHAPES, ids=" ".join)
+def test_the_json_of_a_command_has_its_shape(words: tuple[str, ...], migrated: ON_FILE) -> None:
+    """With --json there is one document on stdout, with the keys and types that scripts rely on."""
+    result = migrated(*words, "--json")
+    assert result.code == 0, result.err
+    shown = kinds(result.document)
+    if words[0] == "preserved":
+        shown["rows"][0]["converted"] = {}
+    assert SHAPES[words] == shown
+
+
+def test_the_json_of_the_first_migration(vecmigrate: ON_FILE, released_file: Path) -> None:
+    """It tells where from and where to, what was applied, and the absolute path of a backup that exists."""
+    document = vecmigrate("migrate", "--json").document
+    assert REPORT == kinds(document)
+    assert (None, "002", ["000", "001", "002"]) == (document["from"], document["to"], document["applied"])
+    assert released_file.parent / "backups" == Path(document["backup"]).parent
+    assert Path(document["backup"]).is_file()
+
+
+def test_the_json_of_a_plan(vecmigrate: ON_FILE, released_file: Path) -> None:
+    """--dry-run tells the steps, and where the backup would go."""
+    document = vecmigrate("migrate", "--dry-run", "--json").document
+    expected = {
+        "dry_run": True,
+        "from": None,
+        "to": "002",
+        "applied": ["000", "001", "002"],
+        "backup": None,
+        "backup_folder": str(released_file.parent / "backups"),
+    }
+    assert expected == document
+
+
+def test_nothing_to_do_is_said_and_is_no_error(migrated: ON_FILE) -> None:
+    """At head, migrate applies nothing, makes no backup, and exits with 0."""
+    document = migrated("migrate", "--json").document
+    assert ("002", "002", [], None) == (document["from"], document["to"], document["applied"], document["backup"])
+    assert "Nothing to do: the database is at 002.\n" == migrated("migrate").out
+
+
+def test_upgrade_is_another_name_of_migrate(vecmigrate: ON_FILE) -> None:
+    """It takes the same options and does the same."""
+    assert ["000", "001"] == vecmigrate("upgrade", "--target", "1", "--json").document["applied"]
+
+
+@pytest.mark.parametrize(
+    ("target", "applied"),
+    [
+        ("head", ["000", "001", "002"]),
+        ("base", []),
+        ("1", ["000", "001"]),
+        ("001", ["000", "001"]),
+        ("0", ["000"]),
+        ("+1", ["000"]),
+        ("+3", ["000", "001", "002"]),
+        ("1.2.2", ["000", "001", "002"]),
+        ("1.1.0", ["000", "001"]),
+        ("1.0", ["000", "001"]),
+        ("0.5", ["000"]),
+    ],
+)
+def test_a_target_names_a_revision(target: str, applied: list[str], vecmigrate: ON_FILE) -> None:
+    """Numbers, head and base, steps and app versions all work, and no note is needed."""
+    document = vecmigrate("migrate", "--target", target, "--dry-run", "--json").document
+    assert applied == document["applied"]
+    result = vecmigrate("migrate", "--target", target, "--no-backup", "--json")
+    assert (0, applied, []) == (result.code, result.document["applied"], result.document["notes"])
+
+
+def test_an_app_version_above_the_newest_means_the_newest(vecmigrate: ON_FILE) -> None:
+    """It is migrated to head, with a note on stderr."""
+    note = "9.9 is above the newest known app version; 1.2.2 is meant."
+    assert f"{note}\n" == vecmigrate("versions", "9.9").err
+    result = vecmigrate("migrate", "--version", "9.9", "--json")
+    assert (0, "002", [note]) == (result.code, result.document["to"], result.document["notes"])
+    assert note in result.err
+
+
+@pytest.mark.parametrize(
+    ("target", "reverted"),
+    [
+        ("head", []),
+        ("2", []),
+        ("-1", ["002"]),
+        ("1", ["002"]),
+        ("1.1.0", ["002"]),
+        ("000", ["002", "001"]),
+        ("0.0.0", ["002", "001"]),
+        ("base", ["002", "001", "000"]),
+        ("-3", ["002", "001", "000"]),
+        ("2.0", []),
+    ],
+)
+def test_a_rollback_goes_to_a_target(target: str, reverted: list[str], migrated: ON_FILE) -> None:
+    """The plan and the rollback itself name the same steps; at the target nothing is done."""
+    plan = migrated("rollback", "--to-version", target, "--dry-run", "--json").document
+    assert reverted == plan["reverted"]
+    document = migrated("rollback", "--to-version", target, "--json").document
+    assert (reverted, bool(reverted)) == (document["reverted"], document["backup"] is not None)
+
+
+@pytest.mark.parametrize("state", ["vecmigrate", "migrated"])
+def test_a_reader_writes_nothing(state: str, request: pytest.FixtureRequest, released_file: Path) -> None:
+    """No file, folder, byte or time of change differs afterwards, whatever is read and however much is told."""
+    run: ON_FILE = request.getfixturevalue(state)
+    before = legacy.tree(released_file.parent)
+    for words in READERS:
+        assert (words, True) == (words, run(*words).code in {0, 1, 3})
+        assert (words, before) == (words, legacy.tree(released_file.parent))
+        run_cli("-vv", "--db-path", released_file, *words, "--json")
+        assert (words, before) == (words, legacy.tree(released_file.parent))
+
+
+@pytest.mark.parametrize("words", READERS, ids=" ".join)
+def test_a_reader_creates_no_database(words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A missing database is reported: no traceback, no file."""
+    monkeypatch.chdir(tmp_path)
+    result = run_cli("--db-path", "missing.sqlite3", *words)
+    assert result.code in {0, 1, 3}
+    assert "Traceback" not in result.err
+    assert [] == list(tmp_path.iterdir())
+
+
+def test_an_empty_file_counts_as_absent(tmp_path: Path) -> None:
+    """It is reported as absent, and migrated without a backup."""
+    path = tmp_path / "empty.sqlite3"
+    path.touch()
+    assert "absent" == run_cli("--db-path", path, "status", "--json").document["state"]
+    document = run_cli("--db-path", path, "migrate", "--json").document
+    assert (True, None, "002") == (document["created"], document["backup"], document["to"])
+
+
+def test_status_check_tells_by_its_exit_code(vecmigrate: ON_FILE, released_file: Path, tmp_path: Path) -> None:
+    """3 for absent, unversioned and pending, 0 for current; without --check always 0."""
+    states = [run_cli("--db-path", tmp_path / "missing", "status", "--check", "--json")]
+    states.append(vecmigrate("status", "--check", "--json"))
+    vecmigrate("migrate", "--target", "1")
+    states.append(vecmigrate("status", "--check", "--json"))
+    plain = vecmigrate("status")
+    vecmigrate("migrate")
+    states.append(vecmigrate("status", "--check", "--json"))
+    expected = [("absent", 3), ("unversioned", 3), ("pending", 3), ("current", 0)]
+    assert expected == [(state.document["state"], state.code) for state in states]
+    assert 0 == plain.code
+    assert str(released_file) in plain.out
+
+
+def test_force_runs_a_revision_again(migrated: ON_FILE, released_file: Path) -> None:
+    """Down to just before it and up to where the database was; the data is the same afterwards."""
+    before = legacy.digest(released_file)
+    document = migrated("migrate", "--force", "--target", "1", "--json").document
+    assert (["002", "001"], ["001", "002"]) == (document["reverted"], document["applied"])
+    assert ("002", "002") == (document["from"], document["to"])
+    assert before == legacy.digest(released_file)
+
+
+def test_force_on_a_pending_revision_applies_it(vecmigrate: ON_FILE) -> None:
+    """There is nothing to undo, so it is a plain migration."""
+    document = vecmigrate("migrate", "--force", "--target", "1", "--json").document
+    assert ([], ["000", "001"]) == (document["reverted"], document["applied"])
+
+
+def test_no_backup_makes_none(vecmigrate: ON_FILE, released_file: Path) -> None:
+    """Neither a backup nor its folder is there, and the report says null."""
+    document = vecmigrate("migrate", "--no-backup", "--json").document
+    assert ("002", None) == (document["to"], document["backup"])
+    assert not (released_file.parent / "backups").exists()
+
+
+def test_history_can_be_limited_rebuilt_and_cleared(migrated: ON_FILE, released_file: Path) -> None:
+    """--limit gives the newest, --rebuild the mirror, --clear --yes forgets attempts and no more."""
+    everything = migrated("history", "--json").document["attempts"]
+    assert everything[-1:] == migrated("history", "--limit", "1", "--json").document["attempts"]
+
+    mirror = released_file.with_suffix(".migrations.json")
+    mirror.unlink()
+    assert {"mirror": str(mirror)} == migrated("history", "--rebuild", "--json").document
+    assert everything == json.loads(mirror.read_text(encoding="utf-8"))["migrations"]
+
+    refused = migrated("history", "--clear")
+    assert (2, True) == (refused.code, "--yes" in refused.err)
+    assert everything == migrated("history", "--json").document["attempts"]
+
+    rows = legacy.digest(released_file)
+    assert {"cleared": 3} == migrated("history", "--clear", "--yes", "--json").document
+    assert ([], []) == (
+        migrated("history", "--json").document["attempts"],
+        json.loads(mirror.read_text(encoding="utf-8"))["migrations"],
+    )
+    assert rows == legacy.digest(released_file)
+    assert "current" == migrated("status", "--json").document["state"]
+
+
+def test_a_mirror_that_cannot_be_written_is_an_error_of_rebuild(
+    migrated: ON_FILE, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It names the path and the command to run next."""
+    monkeypatch.setenv("VECMIGRATE_HISTORY_FILE", str(tmp_path / "no" / "mirror.json"))
+    result = migrated("history", "--rebuild")
+    assert (1, "Traceback" in result.err) == (result.code, False)
+    assert str(tmp_path / "no" / "mirror.json") in result.err
+    assert "history --rebuild" in result.err
+
+
+def test_list_marks_the_current_revision(vecmigrate: ON_FILE) -> None:
+    """Applied revisions are a success, the others pending, and one is current."""
+    vecmigrate("migrate", "--target", "1")
+    found = vecmigrate("list", "--json").document["revisions"]
+    assert [("000", "success", False), ("001", "success", True), ("002", "pending", False)] == [
+        (each["revision"], each["status"], each["current"]) for each in found
+    ]
+    assert [None] == [each["executed_at"] for each in found if each["status"] == "pending"]
+    assert re.search(r"^->\s+001 ", vecmigrate("list").out, re.MULTILINE)
+
+
+def test_backups_are_made_listed_verified_and_pruned(migrated: ON_FILE) -> None:
+    """Each command works on the backups of this database, newest first."""
+    made = migrated("backup", "create", "--json").document["backup"]
+    assert ("002", "manual", True) == (made["revision"], made["reason"], made["verified"])
+    listed = migrated("backup", "list", "--json").document["backups"]
+    assert [made["name"], "before upgrade"] == [listed[0]["name"], listed[1]["reason"]]
+    assert 0 == migrated("backup", "verify", made["name"]).code
+
+    Path(made["path"]).write_bytes(b"damaged")
+    broken = migrated("backup", "verify", "--json")
+    assert (1, [False, True]) == (broken.code, [each["verified"] for each in broken.document["backups"]])
+    assert f"{made['name']}: " in migrated("backup", "verify", made["name"]).out
+
+    # The verified one of a revision below head stays, whatever its age.
+    assert [] == migrated("backup", "prune", "--keep", "1", "--json").document["removed"]
+    fresh = [migrated("backup", "create", "--json").document["backup"]["name"] for _ in range(2)]
+    removed = migrated("backup", "prune", "--keep", "1", "--json").document["removed"]
+    assert sorted([made["name"], fresh[0]]) == sorted(removed)
+    left = [each["name"] for each in migrated("backup", "list", "--json").document["backups"]]
+    assert [fresh[1], listed[1]["name"]] == left
+
+
+def test_a_restore_brings_the_state_of_a_backup_back(migrated: ON_FILE, released_file: Path) -> None:
+    """By its name with or without extension; the state before is saved, and the history goes on."""
+    name = migrated("backup", "create", "--json").document["backup"]["name"]
+    at_backup = legacy.digest(released_file)
+    legacy.execute(released_file, "DELETE FROM vector_stores")
+
+    document = migrated("restore", name, "--json").document
+    assert REPORT | {"from": "str", "applied": [], "restored": "str"} == kinds(document)
+    assert at_backup == legacy.digest(released_file)
+    saved = Path(document["backup"])
+    assert [(0,)] == legacy.query(saved, "SELECT count(*) FROM vector_stores")
+    last = migrated("history", "--json").document["attempts"][-1]
+    assert ("restore", "success") == (last["metadata"]["direction"], last["status"])
+    assert 0 == migrated("restore", name.removesuffix(".sqlite3")).code
+
+
+def test_a_rollback_from_a_backup_takes_the_newest_of_that_revision(migrated: ON_FILE, released_file: Path) -> None:
+    """Not simply the newest file; a named one must be of that revision, and without a fitting one it says so."""
+    found = legacy.query(released_file, "SELECT count(*) FROM vector_stores")
+    of_base = migrated("backup", "list", "--json").document["backups"][0]["name"]
+    newer = migrated("backup", "create", "--json").document["backup"]["name"]
+
+    none = migrated("rollback", "--to-version", "1", "--from-backup", "--json")
+    assert (1, "BackupError") == (none.code, none.document["error"]["type"])
+    wrong = migrated("rollback", "--to-version", "base", "--from-backup", newer, "--json")
+    assert (1, "BackupError") == (wrong.code, wrong.document["error"]["type"])
+    assert "002" == legacy.revision(released_file)
+
+    restored = migrated("rollback", "--to-version", "base", "--from-backup", "--json").document
+    assert (of_base, None) == (restored["restored"], restored["to"])
+    assert None is legacy.revision(released_file)
+    again = migrated("rollback", "--to-version", "base", "--from-backup", of_base, "--json")
+    assert (0, of_base) == (again.code, again.document["restored"])
+    assert found != [(0,)]
+
+
+def test_base_with_yes_drops_rows_after_a_backup(tmp_path: Path) -> None:
+    """Without --yes it exits with 6 and names the table; with it, the rows are in the backup."""
+    path = tmp_path / "new.sqlite3"
+    run_cli("--db-path", path, "migrate")
+    legacy.execute(path, "INSERT INTO vector_store_chunks VALUES ('c', NULL, 'f', 1, 2, 'text')")
+    refused = run_cli("--db-path", path, "rollback", "--to-version", "base", "--json")
+    assert (6, "WouldLoseRowsError") == (refused.code, refused.document["error"]["type"])
+    assert "vector_store_chunks (1 rows)" in refused.document["error"]["message"]
+    assert "--yes" in refused.document["error"]["next"]
+    assert "002" == legacy.revision(path)
+
+    document = run_cli("--db-path", path, "rollback", "--to-version", "base", "--yes", "--json").document
+    assert None is document["to"]
+    assert [("c",)] == legacy.query(Path(document["backup"]), "SELECT chunk_id FROM vector_store_chunks")
+
+
+def test_preserved_shows_rows_and_reasons(migrated: ON_FILE) -> None:
+    """For a person a line with table and reason, and the row; --limit gives the newest."""
+    assert 6 == len(migrated("preserved", "--json").document["rows"])
+    lines = migrated("preserved", "--limit", "1").out.splitlines()
+    assert lines[0].startswith("stores (converted): ")
+    assert "vs_hist_" in json.loads(lines[1])["store_id"]
+
+
+# Exit codes.
+
+
+def error_of(result: Result) -> Any:
+    """Return the error in the one JSON document of a failed command, after comparing it with stderr."""
+    error = result.document["error"]
+    assert {"exit_code", "type", "message", "next"} <= error.keys()
+    assert result.code == error["exit_code"]
+    assert error["message"] in result.err
+    return error
+
+
+def test_exit_1_for_what_the_user_can_mend(vecmigrate: ON_FILE) -> None:
+    """An unknown target is an error with a message and the next command, also in JSON."""
+    error = error_of(vecmigrate("migrate", "--target", "99", "--json"))
+    assert (1, "TargetError", "vecmigrate versions") == (error["exit_code"], error["type"], error["next"])
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--json",),
+        ("nonsense", "--json"),
+        ("status", "--nonsense", "--json"),
+        ("status", "too", "many", "--json"),
+        ("migrate", "--target", "1", "--version", "1.0.0", "--json"),
+        ("rollback", "--json"),
+        ("restore", "--json"),
+        ("history", "--limit", "0", "--json"),
+        ("history", "--limit", "many", "--json"),
+        ("history", "--clear", "--json"),
+        ("backup", "prune", "--keep", "0", "--json"),
+        ("--database-url", "sqlite:///other.sqlite3", "status", "--json"),
+    ],
+    ids=" ".join,
+)
+def test_exit_2_for_usage(words: tuple[str, ...], vecmigrate: ON_FILE, released_file: Path) -> None:
+    """A wrong command line changes nothing, and gives one JSON document where one is asked for."""
+    before = legacy.tree(released_file.parent)
+    error = error_of(vecmigrate(*words))
+    assert (2, "UsageError", "vecmigrate --help") == (error["exit_code"], error["type"], error["next"])
+    assert before == legacy.tree(released_file.parent)
+
+
+def test_exit_4_for_a_database_that_stays_locked(
+    vecmigrate: ON_FILE, released_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The message names the wait, and nothing has changed."""
+    monkeypatch.setenv("VECMIGRATE_LOCK_TIMEOUT", "0.2")
+    with legacy.opened(released_file) as holder:
+        holder.execute("BEGIN IMMEDIATE")
+        error = error_of(vecmigrate("migrate", "--json"))
+    assert (4, "LockTimeoutError") == (error["exit_code"], error["type"])
+    assert "0.2 seconds" in error["message"]
+    assert None is legacy.revision(released_file)
+    assert 0 == vecmigrate("migrate").code
+
+
+@pytest.fixture
+def scripts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scripts:
+    return Scripts(tmp_path / "scripts", monkeypatch)
+
+
+def test_exit_5_for_a_revision_that_fails(scripts: Scripts, vecmigrate: ON_FILE, released_file: Path) -> None:
+    """The database is as it was, the error names the revision and the backup, the history has the attempt."""
+    scripts.add('raise RuntimeError("canary")')
+    before = legacy.digest(released_file)
+    result = vecmigrate("migrate", "--json")
+    error = error_of(result)
+    assert (5, "RunFailedError") == (error["exit_code"], error["type"])
+    assert "003" in error["message"]
+    assert Path(error["backup"]).is_file()
+    assert "Traceback" not in result.err
+    assert before == legacy.digest(released_file)
+    listed = vecmigrate("list", "--json").document["revisions"]
+    assert ["pending", "pending", "pending", "failed"] == [each["status"] for each in listed]
+    attempts = vecmigrate("history", "--json").document["attempts"]
+    assert ["skipped", "skipped", "skipped", "failed"] == [each["status"] for each in attempts]
+
+
+def test_verbose_shows_the_traceback(scripts: Scripts, released_file: Path) -> None:
+    """Only -v does, before the message, and stdout stays one document."""
+    scripts.add('raise RuntimeError("why it failed")')
+    for option in ("-v", "-vv", "--verbose"):
+        result = run_cli(option, "--db-path", released_file, "migrate", "--json")
+        assert (5, True) == (result.code, "Traceback" in result.err)
+        assert "RunFailedError" == result.document["error"]["type"]
+
+
+def test_exit_6_for_what_needs_a_person(vecmigrate: ON_FILE, released_file: Path) -> None:
+    """A table with a name of ours that is not ours stops the run before it changes anything."""
+    legacy.execute(released_file, "CREATE TABLE embedding_models (something TEXT)")
+    before = legacy.tree(released_file.parent)
+    error = error_of(vecmigrate("migrate", "--json"))
+    assert (6, "NotOursError") == (error["exit_code"], error["type"])
+    assert "embedding_models" in error["message"]
+    assert before == legacy.tree(released_file.parent)
+
+
+def test_what_nobody_foresaw_is_an_error_without_a_traceback(migrated: ON_FILE, released_file: Path) -> None:
+    """It is one line and exit code 1, and -v shows where it came from."""
+    legacy.execute(released_file, "UPDATE vecmigrate_preserved SET row = 'not JSON'")
+    result = migrated("preserved", "--json")
+    assert 1 == error_of(result)["exit_code"]
+    assert "Traceback" not in result.err
+    assert "Traceback" in run_cli("-v", "--db-path", released_file, "preserved").err
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_the_wait_for_the_lock(number: signal.Signals, code: int, released_file: Path) -> None:
+    """The process ends at once with 128 and the signal's number, and one JSON document."""
+    with legacy.opened(released_file) as holder:
+        holder.execute("BEGIN IMMEDIATE")
+        program = "import sys; from vecmigrate.cli import main; print(file=sys.stderr, flush=True); main()"
+        words = [sys.executable, "-c", program, "--db-path", str(released_file), "migrate", "--json"]
+        with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+            assert process.stderr is not None
+            process.stderr.readline()
+            time.sleep(0.5)
+            process.send_signal(number)
+            out, err = process.communicate(timeout=20)
+    assert (code, code) == (process.returncode, json.loads(out)["error"]["exit_code"])
+    assert "Traceback" not in err
+
+
+# Global options.
+
+
+def test_quiet_tells_only_errors(vecmigrate: ON_FILE, released_file: Path) -> None:
+    """Notes are left out, answers and errors are not."""
+    quiet = run_cli("-q", "--db-path", released_file, "migrate", "--version", "9.9")
+    assert (0, "") == (quiet.code, quiet.err)
+    assert quiet.out.startswith("From base to 002")
+    assert "" == run_cli("--quiet", "versions", "9.9").err
+    assert "no revision 99" in run_cli("-q", "--db-path", released_file, "migrate", "--target", "99").err
+    assert "9.9 is above" in vecmigrate("versions", "9.9").err
+
+
+def test_verbose_logs_to_stderr_and_not_to_stdout(released_file: Path) -> None:
+    """In a process of its own, -v and -vv leave stdout one document."""
+    code = "from vecmigrate.cli import main; main()"
+    result = run_python(code, "-vv", "--db-path", released_file, "migrate", "--json")
+    assert (0, "002") == (result.code, result.document["to"])
+    assert "Running upgrade" in result.err
+
+
+def test_version_is_that_of_the_package() -> None:
+    """--version prints it and needs no database."""
+    import vecmigrate  # noqa: PLC0415 - the name is a fixture's elsewhere
+
+    result = run_cli("--version")
+    assert (0, True) == (result.code, str(vecmigrate.__version__) in result.out)
+
+
+def test_a_database_is_named_by_url_or_path_or_environment(
+    released_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each way leads to the same file, and an argument wins over the environment."""
+    monkeypatch.chdir(released_file.parent)
+    expected = str(released_file)
+    ways = [("--db-path", released_file.name), ("--database-url", f"sqlite:///{released_file}")]
+    assert [expected] * 2 == [run_cli(*way, "status", "--json").document["database"] for way in ways]
+    monkeypatch.setenv("VECMIGRATE_DATABASE_URL", "sqlite:///other.sqlite3")
+    assert expected == run_cli(*ways[0], "status", "--json").document["database"]
+    assert str(released_file.parent / "other.sqlite3") == run_cli("status", "--json").document["database"]
+
+
+def test_a_path_may_hold_any_character(tmp_path: Path) -> None:
+    """Spaces, per cent, question mark, hash and letters of all kinds reach the file unchanged."""
+    path = tmp_path / "a b%20?c=d#é:@'\".sqlite3"
+    document = run_cli("--db-path", path, "migrate", "--json").document
+    assert "002" == document["to"]
+    assert [path.name] == [each.name for each in tmp_path.iterdir() if each.suffix == ".sqlite3"]
+    assert "current" == run_cli("--db-path", path, "status", "--json").document["state"]
+
+
+# alembic.ini.
+
+
+def write_ini(folder: Path, text: str) -> Path:
+    path = folder / "alembic.ini"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_an_ini_of_ours_in_the_current_folder_is_used(released_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its database is the default one, whose backups go beside the ini."""
+    folder = released_file.parent.parent
+    write_ini(folder, "[vecmigrate]\ndatabase_url = sqlite:///%(here)s/service/sessions.sqlite3\n")
+    monkeypatch.chdir(folder)
+    document = run_cli("migrate", "--json").document
+    assert folder / "backups" == Path(document["backup"]).parent
+    other = legacy.build(released_file.parent / "other.sqlite3", "early")
+    document = run_cli("--db-path", other, "migrate", "--json").document
+    assert released_file.parent / "backups" == Path(document["backup"]).parent
+
+
+def test_an_ini_is_named_by_config(released_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is found from anywhere, and its settings count below those of the environment."""
+    ini = write_ini(released_file.parent, f"[vecmigrate]\ndatabase_url = sqlite:///{released_file}\nbackup = never\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("VECMIGRATE_BACKUP", "always")
+    document = run_cli("--config", ini, "migrate", "--json").document
+    assert ("002", True) == (document["to"], document["backup"] is not None)
+
+
+@pytest.mark.parametrize("text", ["[alembic]\nscript_location = migrations\n", "[alembic\nbroken", "\x00\xff"])
+def test_an_ini_of_somebody_else_is_ignored_with_a_note(
+    text: str, released_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever it holds; the note is on stderr, and -q leaves it out."""
+    monkeypatch.chdir(released_file.parent)
+    write_ini(released_file.parent, text)
+    result = run_cli("--db-path", released_file, "status", "--json")
+    assert (0, "unversioned") == (result.code, result.document["state"])
+    assert "has no section [vecmigrate]" in result.err
+    assert "" == run_cli("-q", "--db-path", released_file, "status").err
+
+
+def test_an_ini_of_somebody_else_named_by_config_is_an_error(released_file: Path) -> None:
+    """Whoever names it means it, so it is not ignored."""
+    ini = write_ini(released_file.parent, "[alembic]\nscript_location = migrations\n")
+    before = legacy.tree(released_file.parent)
+    error = error_of(run_cli("--config", ini, "--db-path", released_file, "migrate", "--json"))
+    assert (1, "ConfigurationError") == (error["exit_code"], error["type"])
+    assert str(ini) in error["message"]
+    assert before == legacy.tree(released_file.parent)
+
+
+def test_commands_need_no_terminal_and_no_home(released_file: Path) -> None:
+    """With an almost empty environment the command works, and prints nothing but its answer to stdout."""
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "from vecmigrate.cli import main; main()",
+            "--db-path",
+            released_file,
+            "status",
+            "--json",
+        ],
+        env={name: os.environ[name] for name in ("PATH", "SYSTEMROOT") if name in os.environ},
+        cwd=released_file.parent,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "unversioned" == json.loads(done.stdout)["state"]
+    assert "" == done.stderr

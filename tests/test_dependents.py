@@ -1,0 +1,220 @@
+"""What hangs on a table being replaced is put back, or stops the run before it changes anything."""
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+import legacy
+import vecmigrate
+from doors import run_alembic, run_cli, url
+from vecmigrate.errors import NotOursError
+
+VIEW = "CREATE VIEW expiring AS SELECT vector_store_id, session_id, expires_at FROM vector_stores WHERE expires_at > 0"
+TRIGGER = (
+    "CREATE TRIGGER trg_stores AFTER INSERT ON vector_stores BEGIN INSERT INTO touched VALUES (new.created_at); END"
+)
+TRIGGER_ELSEWHERE = (
+    "CREATE TRIGGER trg_from_sessions AFTER DELETE ON sessions BEGIN "
+    "DELETE FROM vector_stores WHERE session_id = old.session_id; END"
+)
+
+
+def objects(path: Path, *names: str) -> dict[tuple[str, str], str]:
+    return {key: text for key, text in legacy.schema(path).items() if key[1] in names}
+
+
+@pytest.mark.parametrize("shape", ["legacy", "released", "old-script"], indirect=True)
+def test_views_and_triggers_of_the_service_are_put_back(legacy_file: Path) -> None:
+    """A view over vector_stores, a trigger on it and one that uses it are there after each direction, and work."""
+    names = ("expiring", "trg_stores", "trg_from_sessions")
+    legacy.execute(legacy_file, VIEW, TRIGGER, TRIGGER_ELSEWHERE)
+    before = objects(legacy_file, *names)
+    rows = sorted(legacy.query(legacy_file, "SELECT * FROM expiring"), key=repr)
+
+    vecmigrate.upgrade(url(legacy_file))
+    assert before == objects(legacy_file, *names)
+    assert set(rows) <= set(legacy.query(legacy_file, "SELECT * FROM expiring"))
+    touched = len(legacy.rows(legacy_file, "touched"))
+    assert 50 == touched
+    legacy.execute(
+        legacy_file,
+        "INSERT INTO vector_stores (vector_store_id, session_id, provider, created_at, expires_at, updated_at) "
+        "VALUES ('new', 's-1', 'openai', 1, 2, 3)",
+    )
+    assert touched + 1 == len(legacy.rows(legacy_file, "touched"))
+    legacy.execute(legacy_file, "DELETE FROM sessions WHERE session_id = 's-1'")
+    assert [] == legacy.query(legacy_file, "SELECT 1 FROM vector_stores WHERE vector_store_id = 'new'")
+
+    vecmigrate.rollback(url(legacy_file), to_version="000")
+
+    assert before == objects(legacy_file, *names)
+    assert rows == sorted(legacy.query(legacy_file, "SELECT * FROM expiring"), key=repr)
+
+
+BREAKING = {
+    "a view over stores": (
+        "CREATE VIEW my_stores AS SELECT store_id FROM stores",
+        "the view my_stores",
+    ),
+    "a trigger on stores": (
+        "CREATE TRIGGER trg_kept AFTER INSERT ON stores BEGIN INSERT INTO touched VALUES (1); END",
+        "the trigger trg_kept on stores",
+    ),
+    "a trigger that fills stores": (
+        "CREATE TRIGGER trg_fills AFTER INSERT ON sessions BEGIN UPDATE stores SET doc_count = doc_count + 1; END",
+        "the trigger trg_fills on sessions",
+    ),
+    "a foreign key onto stores": (
+        "CREATE TABLE child (store_id TEXT REFERENCES stores(store_id))",
+        "the foreign key of child.store_id onto stores",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BREAKING)
+def test_what_would_break_stops_the_run(name: str, legacy_file: Path) -> None:
+    """What hangs on a table that goes is named, and nothing is written, not even a backup folder."""
+    statement, named = BREAKING[name]
+    legacy.execute(legacy_file, statement)
+    before = legacy.tree(legacy_file.parent)
+
+    result = run_cli("--db-path", legacy_file, "migrate")
+
+    assert 6 == result.code
+    assert named in result.err
+    assert "Next: drop them" in result.err
+    assert before == legacy.tree(legacy_file.parent)
+
+
+def test_plain_alembic_refuses_in_the_same_words(released_file: Path) -> None:
+    """The real alembic command names the foreign key and writes nothing."""
+    legacy.execute(released_file, "CREATE TABLE child (store_id TEXT REFERENCES stores(store_id))")
+    before = legacy.tree(released_file.parent)
+
+    result = run_alembic(released_file, "upgrade", "head")
+
+    assert result.code != 0
+    assert "the foreign key of child.store_id onto stores" in result.out + result.err
+    assert before == legacy.tree(released_file.parent)
+
+
+def test_a_view_over_a_column_that_goes_stops_the_run(tmp_path: Path) -> None:
+    """A view that reads `protected`, which 001 renames, would not work afterwards."""
+    path = legacy.build(tmp_path / "legacy.sqlite3", "legacy")
+    legacy.execute(path, "CREATE VIEW guarded AS SELECT vector_store_id FROM vector_stores WHERE protected = 1")
+    before = legacy.tree(tmp_path)
+
+    with pytest.raises(NotOursError, match="the view guarded"):
+        vecmigrate.upgrade(url(path))
+
+    assert before == legacy.tree(tmp_path)
+
+
+def test_a_foreign_key_onto_a_column_that_stays_unique_is_fine(tmp_path: Path) -> None:
+    """A child of vector_stores(session_id) keeps its parent, in both directions, with keys enforced."""
+    path = legacy.build(tmp_path / "legacy.sqlite3", "legacy")
+    legacy.execute(
+        path,
+        "CREATE TABLE child (session_id TEXT REFERENCES vector_stores(session_id) ON DELETE CASCADE)",
+        "INSERT INTO child VALUES ('session-00001'), ('session-00002')",
+    )
+    service = legacy.service_digest(path)
+
+    vecmigrate.upgrade(url(path))
+    assert service == legacy.service_digest(path)
+    with legacy.opened(path) as connection:
+        connection.execute("PRAGMA foreign_keys = ON")
+        connection.execute("INSERT INTO child VALUES ('session-00003')")
+        with pytest.raises(sqlite3.IntegrityError):
+            connection.execute("INSERT INTO child VALUES ('nobody')")
+        connection.execute("DELETE FROM vector_stores WHERE session_id = 'session-00003'")
+        assert 2 == connection.execute("SELECT count(*) FROM child").fetchone()[0]
+    vecmigrate.rollback(url(path), to_version="000")
+
+    assert service == legacy.service_digest(path)
+
+
+def test_a_foreign_key_onto_the_primary_key_that_changes_stops_the_run(tmp_path: Path) -> None:
+    """A child that refers to vector_stores without a column would mean another column afterwards."""
+    path = legacy.build(tmp_path / "legacy.sqlite3", "legacy")
+    legacy.execute(path, "CREATE TABLE child (session_id TEXT REFERENCES vector_stores)")
+    before = legacy.tree(tmp_path)
+
+    with pytest.raises(NotOursError, match=r"the foreign key of child\.session_id onto vector_stores"):
+        vecmigrate.upgrade(url(path))
+
+    assert before == legacy.tree(tmp_path)
+
+
+def test_a_foreign_key_onto_the_primary_key_that_stays_is_fine(released_file: Path) -> None:
+    """In an already unified file, a child that refers to vector_stores without a column means the same."""
+    legacy.execute(
+        released_file,
+        "CREATE TABLE child (id TEXT REFERENCES vector_stores)",
+        "INSERT INTO child VALUES ('vs_u00001')",
+    )
+    service = legacy.service_digest(released_file)
+
+    vecmigrate.upgrade(url(released_file))
+
+    assert service == legacy.service_digest(released_file)
+    assert [] == legacy.query(released_file, "PRAGMA foreign_key_check")
+
+
+def test_old_violations_of_the_service_do_not_stop_the_run(released_file: Path) -> None:
+    """Only violations that a run would add count; those that were there are the service's own."""
+    legacy.execute(
+        released_file,
+        "CREATE TABLE child (id TEXT REFERENCES vector_stores(vector_store_id))",
+        "INSERT INTO child VALUES ('never was')",
+        "CREATE TABLE other (s TEXT REFERENCES sessions(session_id))",
+        "INSERT INTO other VALUES ('never was')",
+    )
+    service = legacy.service_digest(released_file)
+
+    vecmigrate.upgrade(url(released_file))
+
+    assert service == legacy.service_digest(released_file)
+
+
+def test_a_child_whose_parent_would_be_set_aside_stops_the_run(tmp_path: Path) -> None:
+    """Setting a row aside that another table refers to would orphan the child: it is named, nothing changes."""
+    path = legacy.build(tmp_path / "legacy.sqlite3", "legacy")
+    legacy.execute(
+        path,
+        "INSERT INTO vector_stores VALUES ('doomed', 'vs_doomed', 'openai', 1, 0, 'no time at all', 1)",
+        "CREATE TABLE child (session_id TEXT REFERENCES vector_stores(session_id))",
+        "INSERT INTO child VALUES ('doomed')",
+    )
+    before = legacy.digest(path)
+
+    with pytest.raises(NotOursError, match="the row 1 of child"):
+        vecmigrate.upgrade(url(path))
+
+    assert before == legacy.digest(path)
+    assert legacy.revision(path) is None
+
+
+def test_a_view_that_was_broken_before_does_not_stop_the_run(released_file: Path) -> None:
+    """A view of the service that never worked is put back as it is."""
+    legacy.execute(released_file, "CREATE VIEW lame AS SELECT * FROM nowhere")
+    service = legacy.service_digest(released_file)
+
+    vecmigrate.upgrade(url(released_file))
+
+    assert service == legacy.service_digest(released_file)
+
+
+def test_a_view_over_the_new_table_stops_the_way_back(released_file: Path) -> None:
+    """On the way down too: what was hung on a table that goes is named before anything changes."""
+    path = released_file.with_name("legacy.sqlite3")
+    legacy.build(path, "legacy")
+    vecmigrate.upgrade(url(path))
+    legacy.execute(path, "CREATE VIEW named AS SELECT name FROM vector_stores")
+    before = legacy.tree(path.parent)
+
+    with pytest.raises(NotOursError, match="the view named"):
+        vecmigrate.rollback(url(path), to_version="000")
+
+    assert before == legacy.tree(path.parent)

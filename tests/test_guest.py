@@ -1,0 +1,289 @@
+"""A guest in the service: whatever vecmigrate does or fails at, the process around it is as before."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import legacy
+from doors import ROOT, Result, run_alembic, run_python
+
+SNAPSHOT = """
+import logging, os, signal, sys, threading, time, warnings
+
+def configure():
+    # A service that has made up its mind about everything a guest could touch.
+    logging.basicConfig(level=logging.ERROR, stream=sys.stderr, format="service %(message)s")
+    logging.getLogger("service").setLevel(logging.DEBUG)
+    logging.getLogger("alembic").addHandler(logging.StreamHandler(sys.stderr))
+    logging.getLogger("sqlalchemy.engine").setLevel(logging.CRITICAL)
+    logging.getLogger("vecmigrate").setLevel(logging.CRITICAL)
+    warnings.filterwarnings("error", category=DeprecationWarning)
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.umask(0o027)
+    os.environ["SERVICE"] = "here"
+
+def logger_of(name):
+    logger = logging.getLogger(name)
+    # Alembic adds a handler that does nothing, as libraries do.
+    handlers = [each for each in logger.handlers if type(each) is not logging.NullHandler]
+    return logger.level, handlers, logger.disabled, logger.propagate, logger.filters[:]
+
+LOGGERS = ("", "service", "alembic", "sqlalchemy.engine", "vecmigrate")
+
+def umask():
+    found = os.umask(0)
+    os.umask(found)
+    return found
+
+def snapshot():
+    return {
+        "logging": [logger_of(name or None) for name in LOGGERS],
+        "formatter": logging.getLogger().handlers[0].formatter._fmt,
+        "disabled": logging.root.manager.disable,
+        "signals": [signal.getsignal(number) for number in sorted(signal.valid_signals())],
+        "alarm": signal.getitimer(signal.ITIMER_REAL),
+        "warnings": warnings.filters[:],
+        "showwarning": warnings.showwarning,
+        "folder": os.getcwd(),
+        "environment": dict(os.environ),
+        "umask": umask(),
+        "threads": [thread.name for thread in threading.enumerate()],
+        "hooks": (sys.excepthook, sys.unraisablehook, threading.excepthook, sys.gettrace(), sys.getprofile()),
+        "streams": (sys.stdout, sys.stderr, sys.stdin),
+        "arguments": sys.argv[:],
+        "path": sys.path[:],
+        "recursion": sys.getrecursionlimit(),
+    }
+
+configure()
+import vecmigrate
+before = snapshot()
+url = "sqlite:///" + sys.argv[1]
+"""
+
+COMPARE = """
+after = snapshot()
+changed = [name for name in before if before[name] != after[name]]
+sys.stderr.write(f"changed {changed}\\n")
+"""
+
+SUCCESS = """
+for work in (
+    lambda: vecmigrate.ensure_current(url, on_failure="raise"),
+    lambda: vecmigrate.ensure_current(url, on_failure="raise"),
+    lambda: vecmigrate.status(url),
+    lambda: vecmigrate.rollback(url, to_version="0"),
+    lambda: vecmigrate.upgrade(url),
+    lambda: vecmigrate.restore(url, name=vecmigrate.backup(url).name),
+):
+    work()
+from alembic import command
+command.downgrade(vecmigrate.alembic_config(url), "000")
+command.upgrade(vecmigrate.alembic_config(url), "head")
+"""
+
+FAILURE = """
+report = vecmigrate.ensure_current(url)
+assert report.error is not None
+for work in (
+    lambda: vecmigrate.ensure_current(url, on_failure="raise"),
+    lambda: vecmigrate.upgrade(url),
+    lambda: vecmigrate.restore(url, name="none"),
+):
+    try:
+        work()
+    except vecmigrate.VecmigrateError:
+        pass
+    else:
+        raise AssertionError
+from alembic import command, util
+try:
+    command.upgrade(vecmigrate.alembic_config(url), "head")
+except util.CommandError:
+    pass
+else:
+    raise AssertionError
+"""
+
+
+def occupy(path: Path) -> None:
+    legacy.execute(path, "DROP TABLE stores", "CREATE TABLE stores (somebody TEXT)")
+
+
+def damage(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:6000])
+
+
+def test_a_guest_changes_nothing_of_the_process(released_file: Path) -> None:
+    """After every function, and alembic.command, all that a service can configure is as it was."""
+    result = run_python(SNAPSHOT + SUCCESS + COMPARE, released_file)
+
+    assert (0, "", "changed []\n") == (result.code, result.out, result.err)
+    assert "002" == legacy.revision(released_file)
+
+
+@pytest.mark.parametrize("spoil", [occupy, damage])
+def test_a_guest_that_fails_changes_nothing_of_the_process(released_file: Path, spoil: Callable[[Path], None]) -> None:
+    """The same after a database of somebody else and a damaged one."""
+    spoil(released_file)
+
+    result = run_python(SNAPSHOT + FAILURE + COMPARE, released_file)
+
+    assert (0, "", "changed []\n") == (result.code, result.out, result.err)
+
+
+def test_a_run_that_fails_half_way_changes_nothing_of_the_process(released_file: Path, tmp_path: Path) -> None:
+    """The same after a revision that raises, and after Ctrl-C in the middle of one, which passes through."""
+    scripts = tmp_path / "scripts"
+    shutil.copytree(ROOT / "alembic", scripts, ignore=shutil.ignore_patterns("__pycache__"))
+    bad = (
+        'import os\nrevision = "003"\ndown_revision = "002"\nbranch_labels = None\ndepends_on = None\n'
+        'def upgrade():\n    raise KeyboardInterrupt if "STOP" in os.environ else RuntimeError("on purpose")\n'
+        "def downgrade():\n    pass\n"
+    )
+    (scripts / "versions" / "003_bad.py").write_text(bad, encoding="utf-8")
+    code = f"""
+from vecmigrate import access, scripts_folder
+scripts_folder.script_location = access.script_location = lambda: {str(scripts)!r}
+assert vecmigrate.ensure_current(url).state == "failed"
+os.environ["STOP"] = "1"
+try:
+    vecmigrate.ensure_current(url)
+except KeyboardInterrupt:
+    del os.environ["STOP"]
+"""
+
+    result = run_python(SNAPSHOT + code + COMPARE, released_file)
+
+    assert (0, "", "changed []\n") == (result.code, result.out, result.err)
+    statuses = "SELECT status FROM vecmigrate_history WHERE revision = '003' ORDER BY id"
+    assert [("failed",), ("interrupted",)] == legacy.query(released_file, statuses)
+
+
+def test_a_service_without_any_logging_hears_of_a_failure_on_stderr_only(released_file: Path) -> None:
+    """Stdout may belong to a protocol: Python's own last resort shows the warning on stderr."""
+    occupy(released_file)
+    code = "import sys, vecmigrate; vecmigrate.ensure_current('sqlite:///' + sys.argv[1])"
+
+    result = run_python(code, released_file)
+
+    assert (0, "") == (result.code, result.out)
+    assert "The database was not brought up to date" in result.err
+    assert "Next: " in result.err
+
+
+def test_no_warning_is_raised_where_warnings_are_errors(released_file: Path) -> None:
+    """A whole boot under `-W error` works."""
+    code = "import sys, vecmigrate; print(vecmigrate.ensure_current(sys.argv[1], on_failure='raise').state)"
+
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-X", "dev", "-c", code, f"sqlite:///{released_file}"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+
+    assert (0, "migrated\n", "") == (done.returncode, done.stdout, done.stderr)
+
+
+def run_bare(code: str, *arguments: str, cwd: Path) -> Result:
+    """Run Python with an empty environment, so without HOME, PATH and locale, in a folder."""
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        env={},
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    return Result(done.returncode, done.stdout, done.stderr)
+
+
+def test_it_works_from_any_folder_and_without_a_home(released_file: Path, tmp_path: Path) -> None:
+    """In an empty environment, from another folder, one that holds a strange alembic.ini, everything works."""
+    elsewhere = tmp_path / "else where"
+    elsewhere.mkdir()
+    (elsewhere / "alembic.ini").write_text("this is [no ini file\n", encoding="utf-8")
+    code = (
+        "import sys, vecmigrate; url = 'sqlite:///' + sys.argv[1]; "
+        "print(vecmigrate.ensure_current(url, on_failure='raise').state); "
+        "print(vecmigrate.ensure_current(url, on_failure='raise').state); print(vecmigrate.status(url).state)"
+    )
+
+    result = run_bare(code, str(released_file), cwd=elsewhere)
+
+    assert (0, ["migrated", "current", "current"]) == (result.code, result.out.split()), result.err
+    assert ["alembic.ini"] == [path.name for path in elsewhere.iterdir()]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows does not let go of a folder that is in use")
+def test_it_works_from_a_folder_that_is_gone(released_file: Path, tmp_path: Path) -> None:
+    """A service whose working directory was removed under it can still boot."""
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    code = (
+        "import os, sys, vecmigrate; url = 'sqlite:///' + sys.argv[1]; os.rmdir(os.getcwd()); "
+        "print(vecmigrate.ensure_current(url, on_failure='raise').state); "
+        "print(vecmigrate.ensure_current(url, on_failure='raise').state)"
+    )
+
+    result = run_bare(code, str(released_file), cwd=gone)
+
+    assert (0, ["migrated", "current"]) == (result.code, result.out.split()), result.err
+
+
+# The logging section of alembic.ini.
+
+_LOGGED = """
+import logging, sys
+service = logging.getLogger("service.requests")
+service.setLevel(logging.INFO)
+logging.basicConfig(level=logging.ERROR, stream=sys.stderr, format="service %(message)s")
+before = logging.root.handlers[:]
+from alembic import command
+from alembic.config import CommandLine, Config
+"""
+
+
+def test_the_logging_section_is_not_applied_to_a_service(released_file: Path) -> None:
+    """`alembic.command` with our alembic.ini leaves the logging of the service alone."""
+    code = f"""{_LOGGED}
+config = Config({str(ROOT / "alembic.ini")!r})
+config.attributes["database_url"] = "sqlite:///" + sys.argv[1]
+command.upgrade(config, "head")
+assert logging.root.handlers == before and logging.root.level == logging.ERROR
+assert (service.disabled, service.level) == (False, logging.INFO)
+"""
+    result = run_python(code, released_file)
+
+    assert (0, "", "") == (result.code, result.out, result.err)
+    assert "002" == legacy.revision(released_file)
+
+
+def test_the_alembic_command_disables_no_logger(released_file: Path) -> None:
+    """The `alembic` command line applies the section, and loggers that exist go on logging."""
+    code = f"""{_LOGGED}
+CommandLine(prog="alembic").main(["-c", {str(ROOT / "alembic.ini")!r}, "upgrade", "head"])
+assert logging.root.handlers != before
+assert (service.disabled, service.level) == (False, logging.INFO)
+"""
+    result = run_python(code, environ={"VECMIGRATE_DATABASE_URL": f"sqlite:///{released_file}"})
+
+    assert 0 == result.code, result.err
+    assert "[alembic.runtime.migration] Running upgrade 001 -> 002" in result.err
+
+
+def test_the_alembic_command_logs_to_stderr_only(released_file: Path) -> None:
+    """The section sends the steps to stderr; stdout stays for what a command prints."""
+    result = run_alembic(released_file, "upgrade", "head")
+
+    assert (0, "") == (result.code, result.out)
+    assert "Running upgrade 001 -> 002" in result.err

@@ -1,0 +1,366 @@
+"""Every attempt is in the table, and the mirror is a copy of it that nobody relies on."""
+
+import json
+import os
+import re
+import signal
+import sqlite3
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import legacy
+import vecmigrate
+from doors import run_cli, url
+from scripts import Scripts
+from vecmigrate import history
+from vecmigrate.errors import RunFailedError
+
+FAILS = 'raise RuntimeError("wrong")'
+# Only on the real database, and not where a run is rehearsed on a copy without rows.
+KILLS = """
+    op.execute("DELETE FROM vector_stores WHERE vector_store_id = 'vs_u00001'")
+    if op.get_bind().scalar(sa.text("SELECT count(*) FROM vector_stores")):
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+UPGRADE = (
+    "import sys, vecmigrate; from vecmigrate import scripts_folder; "
+    "scripts_folder._HERE = sys.argv[2]; vecmigrate.upgrade(sys.argv[1])"
+)
+
+
+def mirror_of(path: Path) -> Path:
+    return path.with_suffix(".migrations.json")
+
+
+def mirrored(path: Path) -> list[dict[str, Any]]:
+    entries: list[dict[str, Any]] = json.loads(mirror_of(path).read_text(encoding="utf-8"))["migrations"]
+    return entries
+
+
+def attempts(path: Path) -> list[tuple[object, ...]]:
+    return legacy.query(path, "SELECT revision, direction, status FROM vecmigrate_history ORDER BY id")
+
+
+def test_the_mirror_has_the_format_that_its_readers_know(released_file: Path) -> None:
+    """mcp-vector-search's keys and statuses, times in ISO and UTC, and our metadata beside."""
+    vecmigrate.upgrade(url(released_file))
+
+    document = json.loads(mirror_of(released_file).read_text(encoding="utf-8"))
+    assert ["migrations", "last_updated"] == list(document)
+    assert UTC.utcoffset(None) == datetime.fromisoformat(document["last_updated"]).utcoffset()
+    entry = document["migrations"][-1]
+    keys = "migration_id version name status message executed_at duration_seconds metadata"
+    assert set(keys.split()) == set(entry)
+    assert ("1.2.2_codexembed_upgrade", "1.2.2", "codexembed_upgrade", "success") == (
+        entry["migration_id"],
+        entry["version"],
+        entry["name"],
+        entry["status"],
+    )
+    assert UTC.utcoffset(None) == datetime.fromisoformat(entry["executed_at"]).utcoffset()
+    assert isinstance(entry["duration_seconds"], float)
+    metadata = entry["metadata"]
+    assert ("002", "upgrade") == (metadata["revision"], metadata["direction"])
+    assert Path(metadata["backup_path"]).is_file()
+    ids = [each["migration_id"] for each in document["migrations"]]
+    assert ["0.0.0_legacy_baseline", "1.0.0_unified_vector_stores", "1.2.2_codexembed_upgrade"] == ids
+
+
+def test_the_history_tells_how_many_rows_were_changed(released_file: Path) -> None:
+    """What a run did to how many rows is in its entry."""
+    vecmigrate.upgrade(url(released_file))
+
+    counts = [each["metadata"]["rows"] for each in mirrored(released_file)]
+    assert [0, 6, 0] == [each["converted"] for each in counts]
+    assert [0, 0, 0] == [each["set_aside"] for each in counts]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [b"", b"[]", b'{"migrations": [', b"\xff\xfe\x00", b'{"migrations": [{"status": "success"}]}', None],
+    ids=["empty", "a list", "truncated", "not UTF-8", "of something else", "deleted"],
+)
+def test_a_damaged_mirror_is_healed_and_never_read(damage: bytes | None, released_file: Path) -> None:
+    """Whatever stands in the mirror decides nothing, and the next run writes it anew."""
+    vecmigrate.upgrade(url(released_file), "001")
+    if damage is None:
+        mirror_of(released_file).unlink()
+    else:
+        mirror_of(released_file).write_bytes(damage)
+    assert ["002"] == vecmigrate.status(url(released_file)).pending
+    listed = run_cli("--db-path", released_file, "list", "--json").document["revisions"]
+    assert ["success", "success", "pending"] == [each["status"] for each in listed]
+
+    vecmigrate.upgrade(url(released_file))
+
+    assert ["000", "001", "002"] == [each["metadata"]["revision"] for each in mirrored(released_file)]
+
+
+def test_a_mirror_that_cannot_be_written_fails_no_migration(
+    released_file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A folder in its place is reported; the migration stands."""
+    mirror_of(released_file).mkdir()
+
+    vecmigrate.upgrade(url(released_file))
+
+    assert "002" == legacy.revision(released_file)
+    assert "could not be written" in caplog.text
+    mirror_of(released_file).rmdir()
+    vecmigrate.rollback(url(released_file), to_version="001")
+    assert 4 == len(mirrored(released_file))
+
+
+def test_the_mirror_is_replaced_and_not_rewritten(released_file: Path) -> None:
+    """Who has the old mirror open reads it to its end: the new one is another file, and nothing is left beside."""
+    vecmigrate.upgrade(url(released_file), "001")
+    with mirror_of(released_file).open(encoding="utf-8") as old:
+        vecmigrate.upgrade(url(released_file))
+        assert 2 == len(json.load(old)["migrations"])
+
+    assert 3 == len(mirrored(released_file))
+    assert [] == list(released_file.parent.glob("*.tmp")) + list(released_file.parent.glob(".*"))
+
+
+def test_the_mirror_is_private_under_any_umask(released_file: Path) -> None:
+    """The mode is 0600, also where a file with another mode was there."""
+    mirror_of(released_file).write_text("{}", encoding="utf-8")
+    mirror_of(released_file).chmod(0o644)
+    before = os.umask(0)
+    try:
+        vecmigrate.upgrade(url(released_file))
+    finally:
+        os.umask(before)
+
+    assert 0o600 == mirror_of(released_file).stat().st_mode & 0o777
+
+
+def test_the_mirror_holds_the_newest_thousand(released_file: Path) -> None:
+    """The table keeps every attempt, the mirror the newest 1000."""
+    vecmigrate.upgrade(url(released_file), "001")
+    with legacy.opened(released_file) as connection:
+        connection.execute(
+            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1200) "
+            "INSERT INTO vecmigrate_history (migration_id, revision, version, name, direction, status, message, "
+            "executed_at, duration_seconds, metadata) SELECT 'old_' || i, '001', '1.0.0', 'old', 'upgrade', "
+            "'failed', 'x', '2025-01-01T00:00:00+00:00', 0.5, '{}' FROM n"
+        )
+
+    vecmigrate.upgrade(url(released_file))
+
+    entries = mirrored(released_file)
+    assert 1000 == len(entries)
+    assert ["old_202", "old_1200", "1.2.2_codexembed_upgrade"] == [
+        entries[number]["migration_id"] for number in (0, -2, -1)
+    ]
+    assert 1203 == len(attempts(released_file))
+    limited = run_cli("--db-path", released_file, "history", "--limit", "2", "--json").document["attempts"]
+    assert entries[-2:] == limited
+
+
+def test_the_mirror_goes_where_the_setting_says(
+    released_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """VECMIGRATE_HISTORY_FILE names another place."""
+    place = tmp_path / "elsewhere" / "history.json"
+    place.parent.mkdir()
+    monkeypatch.setenv("VECMIGRATE_HISTORY_FILE", str(place))
+
+    vecmigrate.upgrade(url(released_file))
+
+    assert 3 == len(json.loads(place.read_text(encoding="utf-8"))["migrations"])
+    assert not mirror_of(released_file).exists()
+
+
+def test_rebuild_writes_the_mirror_anew(released_file: Path) -> None:
+    """History --rebuild makes the mirror from the table, without a run."""
+    vecmigrate.upgrade(url(released_file))
+    whole = mirrored(released_file)
+    mirror_of(released_file).write_text("damaged", encoding="utf-8")
+
+    assert 0 == run_cli("--db-path", released_file, "history", "--rebuild").code
+
+    assert whole == mirrored(released_file)
+
+
+def test_clear_forgets_the_attempts_and_keeps_the_schema(released_file: Path) -> None:
+    """History --clear empties table and mirror; the revision stays, and needs no other word."""
+    vecmigrate.upgrade(url(released_file))
+    assert 2 == run_cli("--db-path", released_file, "history", "--clear").code
+    assert 3 == len(attempts(released_file))
+
+    assert 0 == run_cli("--db-path", released_file, "history", "--clear", "--yes").code
+
+    assert ([], []) == (attempts(released_file), mirrored(released_file))
+    assert "current" == vecmigrate.status(url(released_file)).state
+
+
+def test_unreadable_metadata_in_the_table_breaks_no_reader(released_file: Path) -> None:
+    """Metadata that is no JSON counts as empty."""
+    vecmigrate.upgrade(url(released_file))
+    legacy.execute(released_file, "UPDATE vecmigrate_history SET metadata = 'not json' WHERE id = 1")
+
+    document = run_cli("--db-path", released_file, "history", "--json").document
+    assert {"revision": "000", "direction": "upgrade"} == document["attempts"][0]["metadata"]
+
+
+# Runs that end badly.
+
+
+def killed(path: Path, scripts: Scripts) -> None:
+    """Run an upgrade in a process that kills itself inside a revision."""
+    done = subprocess.run(
+        [sys.executable, "-c", UPGRADE, url(path), str(scripts.versions.parent.parent)],
+        env=dict(os.environ),
+        capture_output=True,
+        timeout=120,
+        check=False,
+    )
+    assert -signal.SIGKILL == done.returncode, done.stderr
+
+
+@pytest.mark.skipif(os.name == "nt", reason="SIGKILL is POSIX's")
+def test_a_killed_run_is_recorded_as_interrupted_by_the_next(scripts: Scripts, released_file: Path) -> None:
+    """Kill -9 leaves the old state and a marker; the next run records it, cleans up and succeeds."""
+    scripts.add(KILLS)
+    before = legacy.digest(released_file)
+    killed(released_file, scripts)
+    assert before == legacy.digest(released_file)
+    assert 1 == len(history.markers(str(released_file)))
+    folder = released_file.parent / "backups"
+    identity = history.markers(str(released_file))[0].database_id
+    (folder / f".{identity}.0123456789abcdef.tmp").write_bytes(b"half a backup")
+    (folder / ".somebody-elses.tmp").write_bytes(b"stays")
+    scripts.add("pass")
+
+    vecmigrate.upgrade(url(released_file))
+
+    recorded = attempts(released_file)
+    assert ("000", "upgrade", "interrupted") == recorded[0]
+    assert [(each, "upgrade", "success") for each in ("000", "001", "002", "003")] == recorded[1:]
+    assert [] == history.markers(str(released_file))
+    assert [] == [path.name for path in released_file.parent.iterdir() if "run-" in path.name]
+    assert [".somebody-elses.tmp"] == [path.name for path in folder.glob("*.tmp")]
+    assert ["interrupted", *["success"] * 4] == [each["status"] for each in mirrored(released_file)]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="SIGKILL is POSIX's")
+def test_a_service_that_crashes_in_a_loop_keeps_one_backup(scripts: Scripts, released_file: Path) -> None:
+    """Three kills from one state reuse one backup, and push out none that was there before."""
+    legacy_backup = vecmigrate.backup(url(released_file))
+    scripts.add(KILLS)
+    for _ in range(3):
+        killed(released_file, scripts)
+
+    made = sorted((released_file.parent / "backups").glob("*.sqlite3"))
+    assert Path(legacy_backup.path) in made
+    assert len(made) <= 2
+    scripts.add("pass")
+    vecmigrate.upgrade(url(released_file))
+    interrupted = [each for each in attempts(released_file) if each[2] == "interrupted"]
+    assert 3 == len(interrupted)
+
+
+def test_repeated_failures_reuse_one_backup(
+    scripts: Scripts, released_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Five failures from one unchanged state make one backup; a change of the database makes another."""
+    monkeypatch.setenv("VECMIGRATE_KEEP_BACKUPS", "3")
+    folder = released_file.parent / "backups"
+    vecmigrate.upgrade(url(released_file), "001")
+    older = set(folder.glob("*.sqlite3"))
+    scripts.add(FAILS)
+    kept = set()
+    for _ in range(5):
+        with pytest.raises(RunFailedError) as raised:
+            vecmigrate.upgrade(url(released_file))
+        kept.add(raised.value.backup)
+
+    assert 1 == len(kept)
+    assert older < set(folder.glob("*.sqlite3"))
+    assert 2 == len(set(folder.glob("*.sqlite3")))
+    legacy.execute(released_file, "INSERT INTO memory_meta VALUES ('changed', 'yes')")
+    with pytest.raises(RunFailedError):
+        vecmigrate.upgrade(url(released_file))
+    assert 3 == len(set(folder.glob("*.sqlite3")))
+
+
+def test_a_run_that_finds_nothing_to_do_is_no_attempt(released_file: Path) -> None:
+    """`skipped` is for revisions undone with a failed one, and not for runs without work."""
+    vecmigrate.upgrade(url(released_file))
+    for _ in range(3):
+        vecmigrate.upgrade(url(released_file))
+
+    assert 3 == len(attempts(released_file))
+
+
+def test_ids_in_the_table_grow_in_the_order_of_the_attempts(scripts: Scripts, released_file: Path) -> None:
+    """Successes, failures and undone revisions stand in the order in which they ended."""
+    vecmigrate.upgrade(url(released_file), "001")
+    scripts.add(FAILS)
+    with pytest.raises(RunFailedError):
+        vecmigrate.upgrade(url(released_file))
+    scripts.add("pass")
+    vecmigrate.upgrade(url(released_file))
+
+    assert [
+        ("000", "upgrade", "success"),
+        ("001", "upgrade", "success"),
+        ("002", "upgrade", "skipped"),
+        ("003", "upgrade", "failed"),
+        ("002", "upgrade", "success"),
+        ("003", "upgrade", "success"),
+    ] == attempts(released_file)
+    errors = [each["metadata"].get("error") for each in mirrored(released_file)]
+    assert "RuntimeError" in str(errors[3])
+
+
+def test_a_marker_that_is_half_written_is_removed(released_file: Path) -> None:
+    """A process that died while it wrote its marker had changed nothing: the file goes without an entry."""
+    vecmigrate.upgrade(url(released_file), "001")
+    marker = released_file.with_name(f"{released_file.name}.run-{'0' * 32}.json")
+    marker.write_text('{"run_id": "0000', encoding="utf-8")
+
+    vecmigrate.upgrade(url(released_file))
+
+    assert not marker.exists()
+    assert {"success"} == {status for _, _, status in attempts(released_file)}
+
+
+def test_the_marker_of_another_database_stays(released_file: Path) -> None:
+    """A marker with a longer name beside ours belongs to somebody else."""
+    other = released_file.with_name(f"other-{released_file.name}.run-{'0' * 32}.json")
+    other.write_text("{}", encoding="utf-8")
+
+    vecmigrate.upgrade(url(released_file))
+
+    assert other.exists()
+
+
+def test_the_run_id_joins_what_ran_together(released_file: Path) -> None:
+    """All revisions of one run carry one id, and another run another."""
+    vecmigrate.upgrade(url(released_file))
+    vecmigrate.rollback(url(released_file), to_version="001")
+
+    runs = [each["metadata"]["run_id"] for each in mirrored(released_file)]
+    assert 1 == len(set(runs[:3]))
+    assert runs[3] not in runs[:3]
+    assert all(re.fullmatch("[0-9a-f]{32}", each) for each in runs)
+
+
+def test_a_writer_that_reads_meanwhile_does_not_disturb(released_file: Path) -> None:
+    """A reader with an open transaction on the old state does not stop the run in WAL mode."""
+    with sqlite3.connect(released_file, isolation_level=None) as reader:
+        reader.execute("BEGIN")
+        assert 150 == reader.execute("SELECT count(*) FROM vector_stores").fetchone()[0]
+        vecmigrate.upgrade(url(released_file))
+        assert 150 == reader.execute("SELECT count(*) FROM vector_stores").fetchone()[0]
+        reader.execute("COMMIT")
+    reader.close()
+
+    assert "002" == legacy.revision(released_file)
