@@ -39,10 +39,10 @@ def room_of(path: Path) -> str:
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
-def nodes() -> Iterator[tuple[str, ast.AST]]:
-    """Yield every node of the source of the package, with its room."""
-    for path in FILES:
-        yield from ((room_of(path), node) for node in ast.walk(tree(path)))
+@functools.cache
+def nodes() -> list[tuple[str, ast.AST]]:
+    """Return every node of the source of the package, with its room."""
+    return [(room_of(path), node) for path in FILES for node in ast.walk(tree(path))]
 
 
 def imports(node: ast.AST) -> Iterator[str]:
@@ -53,6 +53,7 @@ def imports(node: ast.AST) -> Iterator[str]:
         yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
+@functools.cache
 def rooms(room: str) -> set[str]:
     """Return the other rooms that a room imports, at its top or later."""
     names = (name.split(".") for each, node in nodes() if each == room for name in imports(node))

@@ -251,7 +251,7 @@ def test_a_new_revision_keeps_a_given_id(scripts: Scripts, tmp_path: Path) -> No
 
 
 def test_autogenerate_at_head_proposes_nothing(scripts: Scripts, released_file: Path) -> None:
-    """The command `revision --autogenerate` on a migrated database, with the service's tables beside, makes an empty revision."""
+    """Beside the service's tables, `revision --autogenerate` on a migrated database makes an empty revision."""
     vecmigrate.upgrade(url(released_file))
 
     command.revision(configured(released_file), message="Nothing", autogenerate=True)
@@ -590,7 +590,8 @@ def test_revision_and_app_version_are_kept_in_the_database(released_file: Path) 
     told: list[dict[object, object]] = []
     for target in ("000", "001", "002"):
         vecmigrate.upgrade(url(released_file), target)
-        told.append(dict(legacy.query(released_file, "SELECT key, value FROM vecmigrate_meta")))
+        known = legacy.query(released_file, "SELECT key, value FROM vecmigrate_meta")
+        told.append({row[0]: row[1] for row in known})
 
     assert ["0.0.0", "1.0.0", "1.2.2"] == [each["app_version"] for each in told]
     assert ["0.0.0", "1.0.0", "1.0.0"] == [each["compatible_from"] for each in told]

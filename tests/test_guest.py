@@ -112,6 +112,27 @@ else:
 """
 
 
+BAD_REVISION = """
+import os
+from alembic import op
+
+revision = "003"
+down_revision = "002"
+branch_labels = None
+depends_on = None
+
+
+def upgrade():
+    # Not in the rehearsal before the run, which is in memory.
+    if op.get_bind().exec_driver_sql("PRAGMA database_list").fetchone()[2]:
+        raise KeyboardInterrupt if "STOP" in os.environ else RuntimeError("on purpose")
+
+
+def downgrade():
+    pass
+"""
+
+
 def occupy(path: Path) -> None:
     legacy.execute(path, "DROP TABLE stores", "CREATE TABLE stores (somebody TEXT)")
 
@@ -142,12 +163,7 @@ def test_a_run_that_fails_half_way_changes_nothing_of_the_process(released_file:
     """The same after a revision that raises, and after Ctrl-C in the middle of one, which passes through."""
     scripts = tmp_path / "scripts"
     shutil.copytree(ROOT / "alembic", scripts, ignore=shutil.ignore_patterns("__pycache__"))
-    bad = (
-        'import os\nrevision = "003"\ndown_revision = "002"\nbranch_labels = None\ndepends_on = None\n'
-        'def upgrade():\n    raise KeyboardInterrupt if "STOP" in os.environ else RuntimeError("on purpose")\n'
-        "def downgrade():\n    pass\n"
-    )
-    (scripts / "versions" / "003_bad.py").write_text(bad, encoding="utf-8")
+    (scripts / "versions" / "003_bad.py").write_text(BAD_REVISION, encoding="utf-8")
     code = f"""
 from vecmigrate import access, scripts_folder
 scripts_folder.script_location = access.script_location = lambda: {str(scripts)!r}

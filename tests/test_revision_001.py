@@ -559,6 +559,21 @@ def test_merging_without_stores_changes_nothing(legacy: Make) -> None:
     assert before == (database.exact("vector_stores"), database.sql())
 
 
+def test_merging_fires_no_trigger_of_the_service(legacy: Make) -> None:
+    """The rows that an older service put into ``stores`` join without waking the triggers on the table."""
+    database = legacy()
+    database.upgrade()
+    trigger = "CREATE TRIGGER seen AFTER INSERT ON vector_stores BEGIN INSERT INTO log VALUES (new.name); END"
+    database.execute("CREATE TABLE log (name)", trigger, LOOSE_STORES, STORES_VIEW)
+    database.insert("stores", STORES_COLUMNS, STORE.values())
+    with database.run() as connection:
+        revision.merge_stores(connection)
+    assert landed(database, "name") == [("project-conversations-001",)]
+    assert database.all("SELECT * FROM log") == []
+    assert database.sql()["trigger seen"] == trigger
+    assert not {"table stores", "view active_stores"} & database.sql().keys()
+
+
 def test_views_triggers_and_indexes_of_the_service_stay(legacy: Make) -> None:
     """What hangs on the table is put back, fires for nothing that the migration does, and all returns."""
     database = legacy({}, {"session_id": "s2", "protected": "true", "vector_store_id": "v2"})

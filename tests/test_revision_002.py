@@ -28,12 +28,14 @@ def vector(dimensions: int) -> bytes:
 
 def add_chunks(path: Path, *, model: str = OLD, dimensions: int = 384, count: int = 3) -> None:
     with legacy.opened(path) as connection:
+        connection.execute("BEGIN")
         for n in range(count):
             row = (f"c{n}", f"f{n}.py", n, n + 9, f"text {n}")
             connection.execute("INSERT INTO vector_store_chunks VALUES (?, NULL, ?, ?, ?, ?)", row)
             connection.execute(
                 "INSERT INTO vector_store_embeddings VALUES (?, ?, ?)", (model, f"c{n}", vector(dimensions))
             )
+        connection.execute("COMMIT")
 
 
 def models(path: Path) -> list[tuple[object, ...]]:

@@ -3,6 +3,7 @@
 import os
 import shlex
 import sqlite3
+import stat
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -79,7 +80,10 @@ class Database:
         if self.path is None:
             return False
         try:
-            return os.stat(self.path).st_size == 0 and not _size(f"{self.path}-wal")
+            status = os.stat(self.path)
+            if not stat.S_ISREG(status.st_mode):
+                raise unusable(self, OSError("not a file"))
+            return status.st_size == 0 and not _size(f"{self.path}-wal")
         except FileNotFoundError:
             return True
         except OSError as error:
@@ -160,11 +164,12 @@ def unusable(database: Database, error: BaseException) -> DatabaseUnusableError:
         )
     code = getattr(cause, "sqlite_errorname", "")
     path = database.path
-    if os.path.isdir(path):
-        why, step = "is a directory", "vecmigrate --db-path FILE status, with the path of a file"
+    if os.path.exists(path) and not os.path.isfile(path):
+        what = "a directory" if os.path.isdir(path) else "not a file"
+        why, step = f"is {what}", "vecmigrate --db-path FILE status, with the path of a file"
     elif not os.path.isdir(os.path.dirname(path)):
         why, step = "is in a folder that does not exist", f"create {os.path.dirname(path)}, then run it again"
-    elif _is_missing(path):
+    elif not os.path.exists(path) and not isinstance(cause, PermissionError):
         why, step = "does not exist", f"{command} migrate"
     elif code == "SQLITE_NOTADB":
         why, step = "is not an SQLite database", "vecmigrate --db-path FILE status, with the path of the database"
@@ -181,17 +186,6 @@ def unusable(database: Database, error: BaseException) -> DatabaseUnusableError:
     return DatabaseUnusableError(f"{path} {why}. Nothing was changed.", next_step=step)
 
 
-def _is_missing(path: str) -> bool:
-    """Tell a file that is not there from one that may not be looked at."""
-    try:
-        os.stat(path)
-    except FileNotFoundError:
-        return True
-    except OSError:
-        return False
-    return False
-
-
 def _sqlite_error(name: str) -> sqlite3.DatabaseError:
     error = sqlite3.DatabaseError(name)
     error.sqlite_errorname = name
@@ -201,9 +195,10 @@ def _sqlite_error(name: str) -> sqlite3.DatabaseError:
 def _require_writable(database: Database) -> None:
     """Refuse a read-only file or folder before anything is written: SQLite grants its write lock all the same."""
     path = database.path
-    if path is not None and os.path.exists(path):
-        if not (os.access(path, os.W_OK) and os.access(os.path.dirname(path), os.W_OK)):
-            raise unusable(database, _sqlite_error("SQLITE_READONLY"))
+    if path is None or not os.path.exists(path):
+        return
+    if not (os.access(path, os.W_OK) and os.access(os.path.dirname(path), os.W_OK)):
+        raise unusable(database, _sqlite_error("SQLITE_READONLY"))
 
 
 @contextmanager
@@ -282,6 +277,8 @@ def translated(database: Database) -> Iterator[None]:
         raise unusable(database, error) from error
     except (sqlite3.Error, OSError) as error:
         raise unusable(database, error) from error
+    except UnicodeDecodeError as error:  # names in the schema
+        raise unusable(database, _sqlite_error("SQLITE_CORRUPT")) from error
 
 
 def _engine(database: Database, *, timeout: float, read_only: bool) -> Engine:
@@ -344,9 +341,7 @@ def quick_check(connection: Connection, database: Database) -> None:
     """Raise DatabaseUnusableError for a damaged SQLite database. Read-only."""
     driver: Any = connection.connection.driver_connection
     if database.is_sqlite and sqlite_files.problems(driver):
-        damage = _sqlite_error("SQLITE_CORRUPT")
-        damage.sqlite_errorname = "SQLITE_CORRUPT"
-        raise unusable(database, damage)
+        raise unusable(database, _sqlite_error("SQLITE_CORRUPT"))
 
 
 @contextmanager

@@ -59,7 +59,7 @@ def described(error: BaseException) -> str:
         return error.message
     cause = getattr(error, "orig", None) or error
     primary = getattr(getattr(cause, "diag", None), "message_primary", None)
-    quotes_values = isinstance(cause, (ValueError, TypeError, LookupError))
+    quotes_values = isinstance(cause, (AssertionError, ValueError, TypeError, LookupError))
     text = primary or ("" if quotes_values else str(cause))
     return ": ".join(filter(None, [type(cause).__name__, text.strip().partition("\n")[0]]))
 

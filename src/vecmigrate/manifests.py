@@ -131,8 +131,10 @@ def listing(folder: str, *, database_id: str | None, database_path: str) -> list
 
 def recorded_id(folder: str, *, database_path: str) -> str | None:
     """Return the identity this path was last backed up under: a failed first run leaves it only here."""
-    newest = next(iter(listing(folder, database_id=None, database_path=database_path)), None)
-    return newest.database_id if newest else None
+    path = os.path.realpath(database_path)
+    # By path alone: another database of the same name may have its backups in the same folder.
+    mine = [backup for backup, _ in manifests(folder) if backup and backup.database_path == path]
+    return max(mine, key=lambda backup: backup.sequence).database_id if mine else None
 
 
 def damaged(folder: str) -> list[str]:

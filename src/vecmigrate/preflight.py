@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from alembic.operations import Operations
-from alembic.runtime.migration import MigrationContext, MigrationStep
+from alembic.runtime.migration import MigrationContext, MigrationStep, StampStep
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection
 
@@ -31,10 +31,9 @@ def run_scripts(connection: Connection, steps: Steps) -> None:
             step.migration_fn()
 
 
-def require_stampable(
-    connection: Connection, database: Database, script: ScriptDirectory, revision: str | None
-) -> None:
+def require_stampable(connection: Connection, database: Database, script: ScriptDirectory, steps: Steps) -> None:
     """Refuse to stamp a revision whose tables are not there, because later runs would fail on it."""
+    revision = target_of(steps[-1]) if steps and isinstance(steps[-1], StampStep) else None
     if revision is None:
         return
     with schema_copy(connection, empty=True) as copy:

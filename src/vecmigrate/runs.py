@@ -13,7 +13,7 @@ from sqlalchemy.exc import DBAPIError
 from vecmigrate import adoption, backups, history, manifests, meta, records
 from vecmigrate.catalog import has_content
 from vecmigrate.dependents import Survey, rehearse
-from vecmigrate.engine import Database, reading, translated, writing
+from vecmigrate.engine import Database, reading, scratch, translated, writing
 from vecmigrate.errors import (
     BackupError,
     DatabaseUnusableError,
@@ -78,8 +78,7 @@ class Run:
         """Run the plan, or do nothing and write nothing if there is nothing to do."""
         began = time.monotonic()
         self.report.created = self.database.is_absent()
-        # Planning first also keeps a faulty target from creating a file.
-        is_planned = bool(self._plan(())) if self.report.created else self._is_planned()
+        is_planned = self._is_planned()
         if not is_planned and not self._has_leftovers():
             if not self.report.created:
                 records.mend_mirror(self.database, self.settings)
@@ -102,6 +101,11 @@ class Run:
             self._finish()
 
     def _is_planned(self) -> bool:
+        if self.report.created:
+            # Looking first keeps a faulty target, and a stamp without tables, from creating a file.
+            with scratch() as empty:
+                require_stampable(empty, self.database, self._script, steps := self._plan(()))
+            return bool(steps)
         with reading(self.database, timeout=self.settings.lock_timeout) as connection:
             heads = self._heads(connection)
             self.report.from_revision = self.report.to_revision = one_of(heads)
@@ -142,9 +146,8 @@ class Run:
 
     def _require_fitting(self, connection: Connection) -> None:
         """Refuse a stamp onto tables that are not there, and a change that breaks what hangs on ours."""
-        stamps = [step for step in self._steps if isinstance(step, StampStep)]
-        if stamps:
-            require_stampable(connection, self.database, self._script, target_of(stamps[-1]))
+        if any(isinstance(step, StampStep) for step in self._steps):
+            require_stampable(connection, self.database, self._script, self._steps)
             return
 
         def change(copy: Connection) -> None:
@@ -293,7 +296,8 @@ class Run:
     def _record(self, attempts: Sequence[history.Attempt]) -> str:
         """Record in a transaction of its own; return a note for the user if that failed too."""
         try:
-            with writing(self.database, lock_timeout=self.settings.lock_timeout) as connection:
+            lock = writing(self.database, lock_timeout=self.settings.lock_timeout)
+            with translated(self.database), lock as connection:
                 records.make_tables(connection)
                 meta.write(connection, {"database_id": self._database_id})
                 history.drop_run(connection, self._journal.run_id)

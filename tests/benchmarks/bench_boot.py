@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from unittest import mock
 
@@ -109,8 +110,8 @@ def measure(count: int) -> list[tuple[str, float, float, float]]:
         scripts, path = str(with_revisions(folder, count)), str(folder / "service.sqlite3")
         url = f"sqlite:///{path}"
         with (
-            mock.patch.object(scripts_folder, "script_location", lambda: scripts),
-            mock.patch.object(access, "script_location", lambda: scripts),
+            mock.patch.object(scripts_folder, "script_location", partial(str, scripts)),
+            mock.patch.object(access, "script_location", partial(str, scripts)),
         ):
             assert vecmigrate.ensure_current(url, on_failure="raise").state == "migrated"
             assert vecmigrate.ensure_current(url).state == "current"

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import alembic.config
+import sqlalchemy as sa
 from alembic import command
 
 import legacy
@@ -253,6 +254,12 @@ def contents(database: Path) -> str:
     return "\n".join(lines)
 
 
+def require_explained(output: str) -> None:
+    """Fail if an error came through without having been understood."""
+    assert "Traceback" not in output
+    assert "Unexpected" not in output
+
+
 def contents_or_bytes(database: Path) -> object:
     """Return the contents, or where they cannot be read as text the file itself."""
     try:
@@ -272,8 +279,8 @@ def _digest(connection: sqlite3.Connection, table: str) -> str:
 # What must be true afterwards.
 
 
-def url(database: Path) -> str:
-    return f"sqlite:///{database}"
+def url(database: Path) -> sa.URL:
+    return sa.URL.create("sqlite", database=str(database))
 
 
 def statuses(database: Path) -> list[object]:
@@ -309,12 +316,12 @@ def require_whole_backups(database: Path) -> None:
     """Fail if a file in the backup folder is not part of a verified backup."""
     folder = database.parent / "backups"
     files = {each.name for each in folder.iterdir()} if folder.exists() else set()
-    expected = {".gitignore"} if files else set()
+    expected: set[str] = set()
     for backup, name in manifests.manifests(str(folder)):
         assert backup is not None
         backups.verify(backup)
         expected |= {name, backup.name}
-    assert expected == files
+    assert expected == files - {".gitignore"}
 
 
 def has_begun(database: Path) -> bool:

@@ -33,7 +33,9 @@ def crowd(database: Path) -> None:
     barrier = harness._FORKSERVER.Barrier(CROWD)
     doors = itertools.islice(itertools.cycle(DOORS), CROWD)
     children = [start(at_barrier, barrier, go, door, str(database)) for door in doors]
-    assert [(0, "")] * CROWD == [(child.wait(120), child.output if child.process.exitcode else "") for child in children]
+    assert [(0, "")] * CROWD == [
+        (child.wait(120), child.output if child.process.exitcode else "") for child in children
+    ]
 
 
 @pytest.mark.parametrize("number", range(max(1, ROUNDS // 10)))
@@ -71,9 +73,7 @@ def test_twenty_processes_on_a_fresh_file(journal: str, number: int, tmp_path: P
 def test_a_crowd_after_a_kill_settles_it_once(number: int, mode: str, small: Subject, tmp_path: Path) -> None:
     """The run that died is told of once, whoever finds it first."""
     database = small.copy(tmp_path / "service")
-    child = start(
-        harness.die_at, 100, str(database.parent), str(tmp_path / "counted"), go, "service", str(database)
-    )
+    child = start(harness.die_at, 100, str(database.parent), str(tmp_path / "counted"), go, "service", str(database))
     assert child.wait() == -9
     assert harness.has_begun(database)
     crowd(database)

@@ -11,6 +11,7 @@ from vecmigrate.cli.output import print_json
 from vecmigrate.cli.root import cli
 from vecmigrate.environment import terminable
 from vecmigrate.errors import InterruptedRunError, VecmigrateError
+from vecmigrate.journal import described
 
 __all__ = ["backup", "changing", "cli", "main", "reading"]
 
@@ -53,7 +54,7 @@ def _unexpected(error: Exception) -> VecmigrateError:
 
 def _explain(error: VecmigrateError, arguments: Sequence[str]) -> int:
     if _wants(arguments, "v", "--verbose"):
-        click.echo("".join(traceback.format_exception(error)), err=True)
+        click.echo("".join(_traceback(error)), err=True)
     click.echo(f"Error: {error}", err=True)
     if "--json" in arguments:
         print_json(
@@ -68,6 +69,13 @@ def _explain(error: VecmigrateError, arguments: Sequence[str]) -> int:
             }
         )
     return error.exit_code
+
+
+def _traceback(error: BaseException) -> list[str]:
+    """Return the traceback without what errors say themselves, because that may quote contents of rows."""
+    cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    before = [*_traceback(cause), "\nwhich led to:\n\n"] if cause else []
+    return [*before, *traceback.format_tb(error.__traceback__), f"{described(error)}\n"]
 
 
 def _wants(arguments: Sequence[str], letter: str, long: str) -> bool:

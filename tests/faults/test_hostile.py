@@ -1,0 +1,222 @@
+"""Names and places meant to mislead: nothing outside is read or written, and odd names just work."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+import legacy
+import vecmigrate
+from doors import run_cli
+from faults import harness
+from faults.harness import Subject, tried
+from vecmigrate.errors import VecmigrateError
+
+NAMES = [
+    "../sessions.sqlite3",
+    "../../etc/passwd",
+    "/etc/passwd",
+    "~/sessions.sqlite3",
+    "~root",
+    "a\nb",
+    "a\x00b",
+    "a\x1b[31mb",
+    ".",
+    "..",
+    "",
+    " ",
+    "*",
+    "C:\\sessions",
+    "file:sessions?mode=rwc",
+    "sessions-20260101T000000.000000Z-000/../../sessions.sqlite3",
+    "x" * 5000,
+]
+
+
+@pytest.mark.parametrize("name", NAMES, ids=ascii)
+@pytest.mark.parametrize("mode", ["wal"], indirect=True)
+def test_restore_takes_names_and_no_paths(name: str, small: Subject, tmp_path: Path) -> None:
+    """What is not the name of a listed backup is refused, and nothing is changed."""
+    database = small.copy(tmp_path / "service")
+    vecmigrate.upgrade(harness.url(database))
+    before = legacy.tree(database.parent)
+    for words in (["restore", name], ["backup", "verify", name]):
+        if words == ["backup", "verify", ""]:
+            continue
+        result = run_cli("--db-path", database, *words)
+        assert 1 == result.code, result.err
+        harness.require_explained(result.err)
+        assert "\x1b" not in result.err
+        assert "Nothing was changed." in result.err
+    assert before == legacy.tree(database.parent)
+    tried("Hostile names and places", "restore and verify given a path or worse", "refused, nothing changed")
+
+
+@pytest.mark.parametrize("what", ["database", "backup folder", "both"])
+def test_symlinks_are_followed_to_one_place(what: str, mode: str, small: Subject, tmp_path: Path) -> None:
+    """Through a link the same database is migrated, and the link stays one."""
+    real = small.copy(tmp_path / "real")
+    named = real
+    if what != "backup folder":
+        (tmp_path / "links").mkdir()
+        named = tmp_path / "links" / "link.sqlite3"
+        named.symlink_to(real)
+    if what != "database":
+        (tmp_path / "far").mkdir()
+        (real.parent / "backups").symlink_to(tmp_path / "far")
+    vecmigrate.upgrade(harness.url(named))
+    name = vecmigrate.backup(harness.url(real)).name
+    vecmigrate.rollback(harness.url(named), to_version="000")
+    vecmigrate.restore(harness.url(named), name=name)
+
+    assert named == real or named.is_symlink()
+    assert small.after == harness.contents(real)
+    harness.require_tidy(real)
+    tried("Hostile names and places", f"a symlinked {what}", "followed, the link stays")
+    del mode
+
+
+def test_a_dangling_link_is_no_backup_folder(small: Subject, tmp_path: Path) -> None:
+    """A backup folder that leads nowhere stops the run before anything is changed."""
+    database = small.copy(tmp_path / "service")
+    (database.parent / "backups").symlink_to(tmp_path / "nowhere")
+    result = run_cli("--db-path", database, "migrate")
+    assert 1 == result.code
+    harness.require_explained(result.err)
+    assert "old state" == small.state(database)
+    assert not (tmp_path / "nowhere").exists()
+
+
+@pytest.mark.parametrize("is_migrated", [True, False])
+def test_two_databases_of_one_name_in_one_backup_folder(
+    is_migrated: bool, small: Subject, tmp_path: Path  # noqa: FBT001
+) -> None:
+    """Each sees and restores only its own backups, also by name and also before its first run."""
+    one, two = small.copy(tmp_path / "one"), small.copy(tmp_path / "two")
+    folder = ("VECMIGRATE_BACKUP_DIR", str(tmp_path / "kept"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(*folder)
+        vecmigrate.upgrade(harness.url(one))
+        if is_migrated:
+            vecmigrate.upgrade(harness.url(two))
+        of_one = run_cli("--db-path", one, "backup", "list", "--json").document["backups"]
+        of_two = run_cli("--db-path", two, "backup", "list", "--json").document["backups"]
+        assert {each["name"] for each in of_one}.isdisjoint(each["name"] for each in of_two)
+        crossed = run_cli("--db-path", two, "restore", of_one[0]["name"])
+    assert 1 == crossed.code
+    assert (small.after if is_migrated else small.before) == harness.contents(two)
+    tried("Hostile names and places", "two databases of one name in one backup folder", "no cross restore")
+
+
+def test_ten_backups_in_a_second_and_a_clock_that_goes_back(small: Subject, tmp_path: Path) -> None:
+    """Names never collide, and the newest is the one made last, whatever the clock said."""
+    database = small.copy(tmp_path / "service")
+    made = [vecmigrate.backup(harness.url(database)) for _ in range(10)]
+    assert 10 == len({each.name for each in made})
+
+    # The last one was made when the clock was a year ahead.
+    last = Path(made[-1].path)
+    ahead = last.with_name(last.name.replace("-2", "-3", 1))
+    document = json.loads(last.with_suffix(".json").read_text(encoding="utf-8"))
+    document["created_at"] = "3" + document["created_at"][1:]
+    last.with_suffix(".json").unlink()
+    last.rename(ahead)
+    ahead.with_suffix(".json").write_text(json.dumps(document), encoding="utf-8")
+    legacy.execute(database, "INSERT INTO memory_meta VALUES ('later', 'x')")
+    newest = vecmigrate.backup(harness.url(database))
+    listed = run_cli("--db-path", database, "backup", "list", "--json").document["backups"]
+    assert [newest.name, ahead.name] == [each["name"] for each in listed[:2]]
+
+    legacy.execute(database, "DELETE FROM memory_meta")
+    run_cli("--db-path", database, "rollback", "--to-version", "base", "--from-backup")
+    assert [("later",), ("schema",)] == legacy.query(database, "SELECT key FROM memory_meta ORDER BY 1")
+    tried("Hostile names and places", "ten backups in a second, then a clock that went back", "the newest is the last")
+
+
+ODD = ["a b", "100%", "%41", "a@b", "a:b", "a#b", "a?b=c", "ünï©ødé 💾", "a'b\"c", "-v", "a&b;c", "$HOME", "a\\b"]
+
+
+@pytest.mark.parametrize("name", ODD)
+@pytest.mark.parametrize("mode", ["delete"], indirect=True)
+def test_odd_names_of_files_and_folders(name: str, small: Subject, tmp_path: Path) -> None:
+    """By path and by URL the same file is found, and nothing else is made."""
+    folder = tmp_path / name
+    template = small.copy(folder / name)
+    database = template.rename(template.with_name(f"{name}.sqlite3"))
+    assert 0 == run_cli("--db-path", database, "migrate").code
+    url = harness.url(database)
+    assert "current" == vecmigrate.status(url).state
+    assert vecmigrate.ensure_current(url).state == "current"
+    backup = harness.backup_files(database)[0].name
+    assert 0 == run_cli("--db-path", database, "restore", "--", backup).code
+    assert 0 == run_cli("--db-path", database, "migrate").code
+    assert small.after == harness.contents(database)
+    harness.require_tidy(database)
+    assert [name] == [each.name for each in tmp_path.iterdir()]
+    tried("Hostile names and places", "%, @, :, #, ?, spaces, quotes and Unicode in names", "the file itself, only")
+
+
+def test_urls_of_every_kind(small: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """file: URIs, relative paths and memory are understood as SQLAlchemy does."""
+    database = small.copy(tmp_path / "service")
+    monkeypatch.chdir(database.parent)
+    urls = [
+        "sqlite:///sessions.sqlite3",
+        "sqlite:///./sessions.sqlite3",
+        f"sqlite:///{database}",
+        f"sqlite:///file:{database}?uri=true",
+        "sqlite:///file:sessions.sqlite3?mode=rwc&uri=true",
+        f"sqlite+pysqlite:///{database}",
+    ]
+    for url in urls:
+        found = run_cli("--database-url", url, "status", "--json")
+        assert (0, str(database)) == (found.code, found.document["database"])
+    for url in ("sqlite://", "sqlite:///:memory:", "sqlite:///file::memory:?uri=true"):
+        result = run_cli("--database-url", url, "migrate")
+        harness.require_explained(result.err)
+        assert result.code in {0, 1}
+    assert {"sessions.sqlite3"} == {each.name for each in database.parent.iterdir()} - {
+        "sessions.sqlite3-wal",
+        "sessions.sqlite3-shm",
+    }
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "://",
+        "sqlite:/x",
+        "nosuch:///x",
+        "postgresql://host:notaport/x",
+        "sqlite:///a\x00b",
+        "sqlite:///" + "x" * 5000,
+        "sqlite:///" + "d/" * 3000 + "x",
+        "sqlite:////dev/null/x",
+        "sqlite:////proc/self/mem",
+    ],
+)
+@pytest.mark.parametrize("words", [["status"], ["migrate"]])
+def test_urls_that_are_none(url: str, words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What names no database is an error that says so, at every door, and makes no file."""
+    monkeypatch.chdir(tmp_path)
+    result = run_cli("--database-url", url, *words)
+    assert result.code == 1, result.err
+    harness.require_explained(result.err)
+    with pytest.raises(VecmigrateError):
+        vecmigrate.upgrade(url)
+    assert [] == list(tmp_path.iterdir())
+    tried("Hostile names and places", "URLs that are none", "exit 1, nothing made")
+
+
+def test_special_files_are_no_databases(tmp_path: Path) -> None:
+    """A folder, a pipe and a device are refused at once."""
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path, Path("/dev/null"), Path("/dev/zero"), tmp_path / "pipe"):
+        for words in (["status"], ["migrate"]):
+            result = run_cli("--db-path", path, *words)
+            assert 1 == result.code, f"{path} {words} {result.err}"
+            harness.require_explained(result.err)
+    shutil.rmtree(tmp_path)

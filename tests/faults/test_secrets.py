@@ -1,0 +1,185 @@
+"""Passwords and the contents of rows reach no output, log, traceback, history, manifest or mirror."""
+
+import logging
+import os
+import urllib.parse
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+import legacy
+import vecmigrate
+from doors import Result, run_alembic, run_cli
+from faults import harness
+from faults.harness import Subject, go, start, tried
+from faults.slow import failing_scripts, with_scripts
+
+PASSWORD = "c4nary/p@ss:w%rd"  # noqa: S105
+ENCODED = urllib.parse.quote(PASSWORD, safe="")
+ROW = "c4nary-of-a-row"
+
+
+def require_secret(*texts: str) -> None:
+    for text in texts:
+        for canary in (PASSWORD, ENCODED, urllib.parse.quote(PASSWORD), "c4nary"):
+            assert canary not in text
+
+
+def written(folder: Path) -> Iterator[str]:
+    """Yield every file but databases and backups, which are there to hold the rows."""
+    for path in folder.rglob("*"):
+        if path.is_file() and ".sqlite3" not in path.suffixes:
+            yield path.read_text(encoding="utf-8")
+
+
+URLS = [
+    f"postgresql://user:{ENCODED}@127.0.0.1:1/x",
+    f"postgresql+psycopg://user:{ENCODED}@127.0.0.1:1/x?password={ENCODED}&sslpassword={ENCODED}",
+    f"postgresql+asyncpg://user@127.0.0.1:1/x?password={ENCODED}",
+    f"postgresql://127.0.0.1:1/x?passfile=/nowhere&nosuch={ENCODED}",
+    f"postgresql://user:{ENCODED}@host:notaport/x",
+    f"postgresql+nosuch://user:{ENCODED}@host/x",
+    f"mysql://user:{ENCODED}@host/x",
+    f"nosuch://user:{ENCODED}@host/x",
+    f"user:{ENCODED}@host",
+    f"postgresql://user:{ENCODED}%zz@127.0.0.1:1/x",
+    f"sqlite:////nowhere/x.sqlite3?key={ENCODED}",
+]
+
+
+@pytest.mark.parametrize("url", URLS)
+def test_a_password_is_never_shown(url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Neither by an error nor by a traceback nor by a log, whatever is wrong with the URL."""
+    caplog.set_level(logging.DEBUG)
+    for words in (["status"], ["migrate"], ["-v", "status"], ["-vv", "migrate"], ["migrate", "--json"]):
+        result = run_cli("--database-url", url, *words) if "v" not in words[0] else _verbose(url, words)
+        assert result.code in {1, 2}, result.err
+        require_secret(result.out, result.err)
+    require_secret(caplog.text)
+    tried("Secrets", "a password in a URL, plain, encoded or in the query", "never shown")
+    del tmp_path
+
+
+def _verbose(url: str, words: list[str]) -> Result:
+    return run_cli(words[0], "--database-url", url, *words[1:])
+
+
+@pytest.mark.parametrize("url", URLS[:4])
+def test_plain_alembic_keeps_it_too(url: str, tmp_path: Path) -> None:
+    """From the environment and from the ini file, where a % is written twice."""
+    result = run_alembic(None, "upgrade", "head", environ={"VECMIGRATE_DATABASE_URL": url})
+    assert 255 == result.code
+    require_secret(result.out, result.err)
+    ini = tmp_path / "alembic.ini"
+    for written_url in (url, url.replace("%", "%%")):
+        ini.write_text(f"[alembic]\n[vecmigrate]\ndatabase_url = {written_url}\n", encoding="utf-8")
+        result = run_cli("--config", ini, "-v", "status")
+        assert 1 == result.code
+        require_secret(result.out, result.err)
+    tried("Secrets", "a password in alembic.ini or the environment", "never shown")
+
+
+def test_a_server_with_a_password(postgresql: sa.URL, caplog: pytest.LogCaptureFixture) -> None:
+    """Also of a run that succeeds, nothing that is printed, logged or recorded holds it."""
+    caplog.set_level(logging.DEBUG)
+    url = postgresql.set(password=PASSWORD, username=postgresql.username or "postgres")
+    text = url.render_as_string(hide_password=False)
+    for words in (["-vv", "migrate", "--json"], ["-v", "status"], ["history"], ["migrate", "--force"]):
+        options = [word for word in words if word.startswith("-v")]
+        rest = [word for word in words if not word.startswith("-v")]
+        result = run_cli(*options, "--database-url", text, *rest)
+        require_secret(result.out, result.err)
+    require_secret(caplog.text)
+    engine = sa.create_engine(postgresql)
+    with engine.connect() as connection:
+        for table in ("vecmigrate_history", "vecmigrate_meta"):
+            require_secret(str(connection.exec_driver_sql(f"SELECT * FROM {table}").all()))
+    engine.dispose()
+
+
+ODD_ROWS = (
+    f"INSERT INTO vector_stores VALUES ('{ROW}-1', NULL, '{ROW}', 'hnsw', '{ROW}', 0, 1, '{ROW}', '{ROW}', 1, '{ROW}', "
+    f"'{ROW}')",
+    f"INSERT INTO stores VALUES ('{ROW}', 'conversation', 1, '{ROW}', 0)",
+    f"UPDATE sessions SET response_id = '{ROW}'",
+)
+
+
+def test_rows_are_shown_by_nothing_but_preserved(
+    small: Subject, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Rows that are converted or set aside are told of by number, also with -vv and in the log."""
+    database = small.copy(tmp_path / "service")
+    legacy.execute(database, *ODD_ROWS)
+    caplog.set_level(logging.DEBUG)
+    for words in (["migrate"], ["rollback", "--to-version", "0"], ["migrate", "--json"], ["status"], ["history"]):
+        result = run_cli("-vv", "--db-path", database, *words)
+        assert 0 == result.code, result.err
+        require_secret(result.out, result.err)
+    require_secret(caplog.text, *written(database.parent))
+    require_secret(str(legacy.query(database, "SELECT * FROM vecmigrate_history")))
+    assert ROW in run_cli("--db-path", database, "preserved").out
+    tried("Secrets", "contents of rows, in output, logs, history, mirror and manifests", "never shown")
+
+
+def verbose(database: str) -> None:
+    harness.run_cli("-vv", "--db-path", database, "migrate")
+
+
+def logging_everything(database: str) -> None:
+    logging.basicConfig(level=logging.DEBUG)
+    vecmigrate.ensure_current(f"sqlite:///{database}")
+
+
+FAILURES = {
+    "ValueError": "int(found)",
+    "KeyError": "{}[found]",
+    "assertion": "assert found == 1, found",
+    "constraint": "op.execute(sa.text('INSERT INTO embedding_models VALUES (:n, -1, :n, 1)').bindparams(n=found))",
+}
+
+
+@pytest.mark.parametrize("statement", FAILURES.values(), ids=FAILURES)
+@pytest.mark.parametrize("mode", ["wal"], indirect=True)
+def test_a_failing_revision_does_not_quote_rows(statement: str, small: Subject, tmp_path: Path) -> None:
+    """Errors whose own text quotes a value are told without it, also in the traceback of -v."""
+    template = small.copy(tmp_path / "service")
+    legacy.execute(template, f"UPDATE sessions SET response_id = '{ROW}'")
+    scripts = failing_scripts(tmp_path / "scripts", statement)
+    for number, action in enumerate((verbose, logging_everything)):
+        (tmp_path / str(number)).mkdir()
+        database = template.parent.parent / str(number) / template.name
+        database.write_bytes(template.read_bytes())
+        child = start(with_scripts, str(scripts), action, str(database))
+        assert child.wait() == (5 if action is verbose else 0), child.output
+        require_secret(child.output, *written(database.parent))
+        require_secret(str(legacy.query(database, "SELECT * FROM vecmigrate_history")))
+    tried("Secrets", "a failing revision whose error quotes a row", "never shown")
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])
+def test_modes_under_any_umask(umask: int, small: Subject, tmp_path: Path) -> None:
+    """Backups, manifests, mirror and folder are private, also where a readable mirror was there before."""
+    database = small.copy(tmp_path / "service")
+    mirror = database.with_suffix(".migrations.json")
+    mirror.write_text("{}", encoding="utf-8")
+    mirror.chmod(0o666)
+    child = start(with_umask, umask, str(database))
+    assert 0 == child.wait(), child.output
+    child = start(with_umask, umask, str(database), "rollback", "--to-version", "0")
+    assert 0 == child.wait(), child.output
+    folder = database.parent / "backups"
+    files = [mirror, *folder.glob("sessions-*")]
+    assert 5 == len(files)
+    assert {0o600} == {path.stat().st_mode & 0o777 for path in files}
+    assert 0o700 == folder.stat().st_mode & 0o777
+    tried("Secrets", "modes under umask 000, 022 and 077, also of files that were there", "0600, folder 0700")
+
+
+def with_umask(umask: int, database: str, *words: str) -> None:
+    os.umask(umask)
+    if words:
+        harness.run_cli("--db-path", database, *words)
+    go("cli", database)
