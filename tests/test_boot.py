@@ -20,24 +20,11 @@ from sqlalchemy.pool import NullPool, StaticPool
 
 import legacy
 import vecmigrate
-from doors import ROOT, run_python, url
-from vecmigrate import access, booting, scripts_folder
+from doors import run_python, url
+from scripts import Scripts
+from vecmigrate import booting
 from vecmigrate.boot import ensure_current
 from vecmigrate.errors import AheadError, DatabaseUnusableError, LockTimeoutError, NotOursError, RunFailedError
-
-EMPTY_REVISION = """revision = "{0}"
-down_revision = "{1}"
-branch_labels = None
-depends_on = None
-
-
-def upgrade():
-    {2}
-
-
-def downgrade():
-    pass
-"""
 
 
 @pytest.fixture
@@ -45,16 +32,6 @@ def current_file(released_file: Path) -> Path:
     """Return a database at head."""
     assert "migrated" == ensure_current(url(released_file), on_failure="raise").state
     return released_file
-
-
-@pytest.fixture
-def scripts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return a copy of the revision scripts, which this process uses instead of the real ones."""
-    folder = tmp_path / "scripts"
-    shutil.copytree(ROOT / "alembic", folder, ignore=shutil.ignore_patterns("__pycache__"))
-    monkeypatch.setattr(scripts_folder, "script_location", lambda: str(folder))
-    monkeypatch.setattr(access, "script_location", lambda: str(folder))
-    return folder / "versions"
 
 
 @pytest.fixture
@@ -291,10 +268,9 @@ def test_the_oldest_compatible_version_is_kept_in_the_database(current_file: Pat
     assert [("app_version", "1.2.2"), ("compatible_from", "1.0.0")] == legacy.query(current_file, query)
 
 
-def test_a_revision_that_fails_leaves_the_database_as_it_was(released_file: Path, scripts: Path) -> None:
+def test_a_revision_that_fails_leaves_the_database_as_it_was(released_file: Path, scripts: Scripts) -> None:
     """The report of a failed run has the error, the backup and the old revision."""
-    bad = EMPTY_REVISION.format("003", "002", "raise RuntimeError('on purpose')")
-    (scripts / "003_bad.py").write_text(bad, encoding="utf-8")
+    scripts.add("raise RuntimeError('on purpose')")
     before = legacy.digest(released_file)
 
     report = ensure_current(url(released_file))
@@ -371,10 +347,10 @@ def test_a_bad_setting_in_the_environment_is_reported(current_file: Path, monkey
 
 
 def test_an_unexpected_error_is_reported_with_a_traceback_in_the_log(
-    released_file: Path, scripts: Path, caplog: pytest.LogCaptureFixture
+    released_file: Path, scripts: Scripts, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A fault of ours reaches the log without its values, and the service as a report."""
-    (scripts / "003_bad.py").write_text("raise RuntimeError('s3' + 'cret')\n", encoding="utf-8")
+    (scripts.versions / "003_bad.py").write_text("raise RuntimeError('s3' + 'cret')\n", encoding="utf-8")
 
     report = ensure_current(url(released_file))
 
@@ -438,14 +414,14 @@ def test_a_url_object_names_a_file_as_it_is(name: str, tmp_path: Path, monkeypat
 
 @pytest.mark.parametrize("name", ["%41.sqlite3", "100%.sqlite3", "a%20b.sqlite3"])
 def test_a_percent_sign_in_a_url_means_what_sqlalchemy_takes_it_for(name: str, tmp_path: Path) -> None:
-    """The service's own engine, the long way and the fast path open the same file."""
+    """The file that the service's own engine opens is migrated, even if the one named literally is at head."""
+    ensure_current(sa.URL.create("sqlite", database=str(tmp_path / name)), on_failure="raise")
     given = url(tmp_path / name)
-    engine = sa.create_engine(given, poolclass=NullPool)
-    with engine.begin() as connection:
-        connection.exec_driver_sql("CREATE TABLE sessions (id)")
 
-    assert ["migrated", "current"] == [ensure_current(given, on_failure="raise").state for _ in range(2)]
-    assert {"sessions", "vector_stores"} <= set(sa.inspect(engine).get_table_names())
+    assert ensure_current(given, on_failure="raise").usable
+    assert "current" == ensure_current(given, on_failure="raise").state
+    engine = sa.create_engine(given, poolclass=NullPool)
+    assert "vector_stores" in sa.inspect(engine).get_table_names()
 
 
 @pytest.mark.usefixtures("only_the_fast_path")
@@ -604,10 +580,9 @@ def test_an_engine_in_memory_is_as_before_after_a_failure(tmp_path: Path) -> Non
     assert dump == list(connection.iterdump())
 
 
-def test_a_failing_revision_leaves_an_engine_in_memory_as_it_was(tmp_path: Path, scripts: Path) -> None:
+def test_a_failing_revision_leaves_an_engine_in_memory_as_it_was(tmp_path: Path, scripts: Scripts) -> None:
     """A failed run in memory is rolled back, and the connection has its settings afterwards."""
-    bad = EMPTY_REVISION.format("003", "002", "raise RuntimeError('on purpose')")
-    (scripts / "003_bad.py").write_text(bad, encoding="utf-8")
+    scripts.add("raise RuntimeError('on purpose')")
     engine = memory("legacy", tmp_path)
     before = manners(engine)
 
@@ -716,12 +691,12 @@ def calls_of(work: Callable[[], object]) -> int:
 
 
 @pytest.mark.usefixtures("only_the_fast_path")
-def test_a_boot_at_head_does_not_grow_with_the_revisions(current_file: Path, scripts: Path) -> None:
+def test_a_boot_at_head_does_not_grow_with_the_revisions(current_file: Path, scripts: Scripts) -> None:
     """With 1,001 revisions a boot makes exactly the calls that it makes with three."""
     assert "current" == ensure_current(url(current_file)).state
     few = calls_of(lambda: ensure_current(url(current_file)))
     for number in range(3, 1001):
-        (scripts / f"{number:03d}_empty.py").touch()
+        (scripts.versions / f"{number:03d}_empty.py").touch()
     legacy.execute(current_file, "UPDATE vecmigrate_version SET version_num = '1000'")
     assert "1000" == ensure_current(url(current_file)).after
 
@@ -729,10 +704,10 @@ def test_a_boot_at_head_does_not_grow_with_the_revisions(current_file: Path, scr
     assert few < 60
 
 
-def test_a_revision_added_to_a_running_process_is_seen(current_file: Path, scripts: Path) -> None:
+def test_a_revision_added_to_a_running_process_is_seen(current_file: Path, scripts: Scripts) -> None:
     """What is remembered of the folder of revisions is forgotten when the folder changes."""
     assert "current" == ensure_current(url(current_file)).state
-    (scripts / "003_new.py").write_text(EMPTY_REVISION.format("003", "002", "pass"), encoding="utf-8")
+    scripts.add("pass")
 
     report = ensure_current(url(current_file), on_failure="raise")
 

@@ -306,10 +306,7 @@ def _engine(database: Database, *, timeout: float, read_only: bool) -> Engine:
 
 
 def _stay_connected(context: ExceptionContext) -> None:
-    """Keep the connection after a KeyboardInterrupt, so that it is rolled back.
-
-    SQLAlchemy would close it, and SQLite keeps the lock of a closed connection while a statement is alive.
-    """
+    # SQLAlchemy would close it after a KeyboardInterrupt, and SQLite keeps its lock while a statement is alive.
     context.is_disconnect = False
 
 

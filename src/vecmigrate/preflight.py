@@ -14,7 +14,7 @@ from vecmigrate.errors import BackupError, NeedsPersonError, WouldLoseRowsError
 from vecmigrate.schema import tool_metadata
 from vecmigrate.settings import Settings
 
-__all__ = ["Steps", "back_up", "require_no_loss", "require_stampable", "run_scripts", "target_of"]
+__all__ = ["Steps", "back_up", "drops_tables", "require_no_loss", "require_stampable", "run_scripts", "target_of"]
 
 Steps = Sequence[MigrationStep]
 
@@ -22,6 +22,11 @@ Steps = Sequence[MigrationStep]
 def target_of(step: MigrationStep) -> str | None:
     """Return the revision a step leads to, None for base."""
     return next(iter(step.to_revisions_no_deps), None)
+
+
+def drops_tables(step: MigrationStep) -> bool:
+    """Tell whether a step leads to base by its script."""
+    return not step.is_upgrade and target_of(step) is None and not isinstance(step, StampStep)
 
 
 def run_scripts(connection: Connection, steps: Steps) -> None:

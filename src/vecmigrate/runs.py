@@ -27,7 +27,7 @@ from vecmigrate.errors import (
 from vecmigrate.heads import current_heads, one_of
 from vecmigrate.journal import Journal, Report, described, direction_of, revision_of
 from vecmigrate.locks import WatchedTransaction, is_interrupted
-from vecmigrate.preflight import Steps, back_up, require_no_loss, require_stampable, run_scripts, target_of
+from vecmigrate.preflight import Steps, back_up, drops_tables, require_no_loss, require_stampable, run_scripts
 from vecmigrate.revisions import Revisions
 from vecmigrate.schema import PRESERVED, tool_metadata
 from vecmigrate.settings import Settings
@@ -162,7 +162,7 @@ class Run:
     def _refuse_loss(self, connection: Connection, *, at_end: bool = False) -> None:
         """Refuse base where it would drop rows: before the run by its last step, in it before that step."""
         last = self._steps[-1] if at_end and self._steps else None
-        if self._allow_data_loss or (at_end and (last is None or not _drops(last))):
+        if self._allow_data_loss or (at_end and (last is None or not drops_tables(last))):
             return
         require_no_loss(connection, self.database)
 
@@ -247,7 +247,7 @@ class Run:
             self._journal.begin_step()
             kept = revision_of(step), direction_of(step)
             before = _preserved(connection, *kept)
-            if _drops(step):
+            if drops_tables(step):
                 self._refuse_loss(connection)
             yield step
             self._require_open(transaction)
@@ -327,10 +327,6 @@ class Run:
                 head=self.report.to_revision,
                 order=self.revisions.ids,
             )
-
-
-def _drops(step: MigrationStep) -> bool:
-    return not step.is_upgrade and target_of(step) is None and not isinstance(step, StampStep)
 
 
 def _has_leftovers(connection: Connection, revision: str | None) -> bool:

@@ -46,16 +46,15 @@ def _document() -> str:
     lines = [
         "# What was broken on purpose, how often, and what came of it",
         "",
-        "Written by the fault suite itself, from the rounds of one run in which every check passed; do not edit it.",
+        "Written by the fault suite itself, from one run in which every check passed; do not edit it.",
         "",
         "    VECMIGRATE_RELIABILITY_REPORT=1 VECMIGRATE_FAULT_ROUNDS=200 python -m pytest tests/faults",
         "",
-        f"This table: {harness.ROUNDS} rounds, Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}, "
-        f"{platform.system()}.",
+        f"This run: {harness.ROUNDS} rounds, Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}.",
         "",
-        "Old or new state means: `integrity_check` is ok, the rows of every table equal those before or those after "
-        "the run,",
-        "the revision fits the schema, and the next run succeeds by itself. There is no third outcome.",
+        "Old or new state means: `integrity_check` is ok, the rows of every table equal those before or",
+        "those after the run, the revision fits the schema, and the next run succeeds by itself.",
+        "There is no third outcome.",
     ]
     kind = None
     for (each, what), counts in harness.outcomes.items():

@@ -33,7 +33,7 @@ import vecmigrate
 from doors import ROOT
 from vecmigrate import backups, cli, history, manifests
 
-ROUNDS = max(1, int(os.environ.get("VECMIGRATE_FAULT_ROUNDS", "6")))
+ROUNDS = max(1, int(os.environ.get("VECMIGRATE_FAULT_ROUNDS", "3")))
 DOORS = ("cli", "alembic", "command", "service")
 MODES = ("wal", "delete")
 
@@ -152,7 +152,7 @@ def die_at(step: int, folder: str, counted: str, action: Callable[..., Any], *ar
             os.kill(os.getpid(), signal.SIGKILL)
 
     def traced(database: str, *details: Any, **options: Any) -> sqlite3.Connection:
-        connection = connect(database, *details, **options)
+        connection: sqlite3.Connection = connect(database, *details, **options)
         if ":memory:" not in database:
             connection.set_trace_callback(point)
         return connection

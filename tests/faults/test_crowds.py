@@ -148,11 +148,13 @@ def test_a_lock_held_shorter_than_the_timeout_is_waited_for(small: Subject, tmp_
 
 def write_without_pause(database: str, acknowledged: str) -> None:
     """Insert rows for ever, noting each one once its commit was acknowledged."""
-    with contextlib.closing(sqlite3.connect(database, isolation_level=None, timeout=60)) as connection:
-        with Path(acknowledged).open("w", encoding="utf-8", buffering=1) as notes:
-            for number in itertools.count():
-                connection.execute("INSERT INTO memory_meta VALUES (?, ?)", (f"busy-{number}", "x"))
-                notes.write(f"busy-{number}\n")
+    with (
+        contextlib.closing(sqlite3.connect(database, isolation_level=None, timeout=60)) as connection,
+        Path(acknowledged).open("w", encoding="utf-8", buffering=1) as notes,
+    ):
+        for number in itertools.count():
+            connection.execute("INSERT INTO memory_meta VALUES (?, ?)", (f"busy-{number}", "x"))
+            notes.write(f"busy-{number}\n")
 
 
 def test_a_writer_that_never_pauses_loses_nothing(mode: str, big: Subject, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import json
 import random
 import shutil
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -49,7 +49,7 @@ def migrate(database: Path) -> int:
 @pytest.mark.parametrize("state", ["legacy", "migrated"])
 def test_flipped_bytes(state: str, mode: str, small: Subject, tmp_path: Path) -> None:
     """Bytes that changed on the disk are found, or lie where they do no harm; nothing crashes."""
-    dice = random.Random(f"{state} {mode}")
+    dice = random.Random(f"{state} {mode}")  # noqa: S311 - it must be the same each time
     for number in range(ROUNDS * 2):
         database = small.copy(tmp_path / str(number))
         if state == "migrated":
@@ -116,7 +116,7 @@ def test_the_wal_of_another_database(tmp_path: Path) -> None:
 
 
 @contextlib.contextmanager
-def _abandoned(database: Path, *statements: str) -> contextlib.AbstractContextManager[Path]:  # type: ignore[misc]
+def _abandoned(database: Path, *statements: str) -> Iterator[Path]:
     """Copy a database with its sidecars while somebody has it open, as a crash would leave it."""
     with legacy.opened(database) as connection:
         for statement in statements:
@@ -125,7 +125,7 @@ def _abandoned(database: Path, *statements: str) -> contextlib.AbstractContextMa
         folder.mkdir()
         for each in database.parent.glob(f"{database.name}*"):
             shutil.copy(each, folder)
-        yield folder / database.name  # type: ignore[misc]
+        yield folder / database.name
 
 
 @pytest.mark.parametrize("mode", ["wal"], indirect=True)
@@ -209,7 +209,7 @@ def _gone(data: Path, _manifest: Path) -> None:
 def test_a_damaged_backup_is_never_restored(
     damage: Callable[[Path, Path], None], small: Subject, tmp_path: Path
 ) -> None:
-    """verify tells of it, restore refuses it, and the database stays as it is."""
+    """Verify tells of it, restore refuses it, and the database stays as it is."""
     database = small.copy(tmp_path / "service")
     vecmigrate.upgrade(harness.url(database))
     vecmigrate.backup(harness.url(database))

@@ -1,6 +1,7 @@
 """Every exit code of the command line, and what each error tells."""
 
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -153,7 +154,7 @@ def test_signals(number: int, code: int, small: Subject, tmp_path: Path) -> None
     with legacy.opened(database) as holder:
         holder.execute("BEGIN IMMEDIATE")
         child = start(harness.run_cli, "--db-path", str(database), "migrate", "--json")
-        harness.time.sleep(0.7)
+        time.sleep(0.7)
         child.signal(number)
         assert code == child.wait(), child.output
     assert f'"exit_code": {code}' in child.output

@@ -35,23 +35,20 @@ NAMES = [
 ]
 
 
-@pytest.mark.parametrize("name", NAMES, ids=ascii)
 @pytest.mark.parametrize("mode", ["wal"], indirect=True)
-def test_restore_takes_names_and_no_paths(name: str, small: Subject, tmp_path: Path) -> None:
+def test_restore_takes_names_and_no_paths(small: Subject, tmp_path: Path) -> None:
     """What is not the name of a listed backup is refused, and nothing is changed."""
     database = small.copy(tmp_path / "service")
     vecmigrate.upgrade(harness.url(database))
     before = legacy.tree(database.parent)
-    for words in (["restore", name], ["backup", "verify", name]):
-        if words == ["backup", "verify", ""]:
-            continue
+    for words in [*(["restore", name] for name in NAMES), *(["backup", "verify", name] for name in NAMES if name)]:
         result = run_cli("--db-path", database, *words)
         assert 1 == result.code, result.err
         harness.require_explained(result.err)
         assert "\x1b" not in result.err
         assert "Nothing was changed." in result.err
+        tried("Hostile names and places", "restore and verify given a path or worse", "refused, nothing changed")
     assert before == legacy.tree(database.parent)
-    tried("Hostile names and places", "restore and verify given a path or worse", "refused, nothing changed")
 
 
 @pytest.mark.parametrize("what", ["database", "backup folder", "both"])
@@ -89,9 +86,11 @@ def test_a_dangling_link_is_no_backup_folder(small: Subject, tmp_path: Path) -> 
     assert not (tmp_path / "nowhere").exists()
 
 
-@pytest.mark.parametrize("is_migrated", [True, False])
+@pytest.mark.parametrize("other", ["migrated", "as found"])
 def test_two_databases_of_one_name_in_one_backup_folder(
-    is_migrated: bool, small: Subject, tmp_path: Path  # noqa: FBT001
+    other: str,
+    small: Subject,
+    tmp_path: Path,
 ) -> None:
     """Each sees and restores only its own backups, also by name and also before its first run."""
     one, two = small.copy(tmp_path / "one"), small.copy(tmp_path / "two")
@@ -99,14 +98,14 @@ def test_two_databases_of_one_name_in_one_backup_folder(
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(*folder)
         vecmigrate.upgrade(harness.url(one))
-        if is_migrated:
+        if other == "migrated":
             vecmigrate.upgrade(harness.url(two))
         of_one = run_cli("--db-path", one, "backup", "list", "--json").document["backups"]
         of_two = run_cli("--db-path", two, "backup", "list", "--json").document["backups"]
         assert {each["name"] for each in of_one}.isdisjoint(each["name"] for each in of_two)
         crossed = run_cli("--db-path", two, "restore", of_one[0]["name"])
     assert 1 == crossed.code
-    assert (small.after if is_migrated else small.before) == harness.contents(two)
+    assert (small.after if other == "migrated" else small.before) == harness.contents(two)
     tried("Hostile names and places", "two databases of one name in one backup folder", "no cross restore")
 
 
@@ -135,7 +134,7 @@ def test_ten_backups_in_a_second_and_a_clock_that_goes_back(small: Subject, tmp_
     tried("Hostile names and places", "ten backups in a second, then a clock that went back", "the newest is the last")
 
 
-ODD = ["a b", "100%", "%41", "a@b", "a:b", "a#b", "a?b=c", "ünï©ødé 💾", "a'b\"c", "-v", "a&b;c", "$HOME", "a\\b"]
+ODD = ["a b%41", "100%", "a@b:c#d", "a?b=c", "ünï©ødé 💾 'q\"", "-v", "$HOME;a&b\\c"]
 
 
 @pytest.mark.parametrize("name", ODD)
@@ -195,7 +194,6 @@ def test_urls_of_every_kind(small: Subject, tmp_path: Path, monkeypatch: pytest.
         "sqlite:///" + "x" * 5000,
         "sqlite:///" + "d/" * 3000 + "x",
         "sqlite:////dev/null/x",
-        "sqlite:////proc/self/mem",
     ],
 )
 @pytest.mark.parametrize("words", [["status"], ["migrate"]])

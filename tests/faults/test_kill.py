@@ -71,16 +71,12 @@ def test_a_kill_while_a_fresh_database_is_made_leaves_nothing_or_all(door: str, 
 @pytest.mark.parametrize("door", DOORS)
 def test_a_kill_at_any_moment_leaves_old_or_new(door: str, mode: str, big: Subject, tmp_path: Path) -> None:
     """With thousands of rows under way, in memory, in the journal or in the WAL: never a mixture."""
-    dice = random.Random(f"{door} {mode}")
-    database = big.copy(tmp_path / "timed")
-    began = time.monotonic()
-    assert 0 == start(go, door, str(database)).wait()
-    longest = time.monotonic() - began
+    dice = random.Random(f"{door} {mode}")  # noqa: S311 - it must be the same each time
     on_disk = 0
-    for number in range(max(2, ROUNDS // 3)):
+    for number in range(max(1, ROUNDS // 3)):
         database = big.copy(tmp_path / str(number))
         child = start(go, door, str(database))
-        time.sleep(dice.uniform(0.02, longest))
+        time.sleep(dice.uniform(0.02, 0.8))
         child.kill()
 
         on_disk += harness.journal_bytes(database) > 0
@@ -106,7 +102,7 @@ def test_a_kill_on_the_way_back_leaves_either_state(what: str, mode: str, small:
     assert 0 == child.wait(), child.output
     above, below = harness.contents(template), harness.contents(work / template.name)
     total = int((tmp_path / "steps").read_text(encoding="utf-8"))
-    for step in chosen_steps(total, ROUNDS):
+    for step in chosen_steps(total, max(2, ROUNDS // 2)):
         shutil.rmtree(work)
         shutil.copytree(template.parent, work)
         assert SIGKILL == start(die_at, step, *arguments).wait()
@@ -128,7 +124,7 @@ def test_a_crash_loop_leaves_one_backup_of_its_state(mode: str, small: Subject, 
     database = small.copy(tmp_path / "service")
     older = [vecmigrate.backup(harness.url(database)).name for _ in range(3)]
     total = count_steps("service", small.copy(tmp_path / "count"))
-    crashes = min(50, max(5, ROUNDS))
+    crashes = min(50, max(3, ROUNDS))
     for _ in range(crashes):
         child = start(
             die_at, total * 2 // 3, str(database.parent), str(tmp_path / "counted"), go, "service", str(database)

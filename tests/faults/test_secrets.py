@@ -66,7 +66,7 @@ def _verbose(url: str, words: list[str]) -> Result:
     return run_cli(words[0], "--database-url", url, *words[1:])
 
 
-@pytest.mark.parametrize("url", URLS[:4])
+@pytest.mark.parametrize("url", URLS[1:3])
 def test_plain_alembic_keeps_it_too(url: str, tmp_path: Path) -> None:
     """From the environment and from the ini file, where a % is written twice."""
     result = run_alembic(None, "upgrade", "head", environ={"VECMIGRATE_DATABASE_URL": url})
@@ -99,9 +99,11 @@ def test_a_server_with_a_password(postgresql: sa.URL, caplog: pytest.LogCaptureF
     engine.dispose()
 
 
+_ODD = ", ".join(
+    [f"'{ROW}-1'", "NULL", f"'{ROW}'", "'hnsw'", f"'{ROW}'", "0", "1", *[f"'{ROW}'"] * 2, "1", *[f"'{ROW}'"] * 2]
+)
 ODD_ROWS = (
-    f"INSERT INTO vector_stores VALUES ('{ROW}-1', NULL, '{ROW}', 'hnsw', '{ROW}', 0, 1, '{ROW}', '{ROW}', 1, '{ROW}', "
-    f"'{ROW}')",
+    f"INSERT INTO vector_stores VALUES ({_ODD})",
     f"INSERT INTO stores VALUES ('{ROW}', 'conversation', 1, '{ROW}', 0)",
     f"UPDATE sessions SET response_id = '{ROW}'",
 )
