@@ -194,7 +194,7 @@ def _signals_end_the_process() -> Iterator[None]:
             yield
         except KeyboardInterrupt:
             number = received[0] if received else signal.SIGINT
-            sys.stderr.write(f"Stopped by {signal.Signals(number).name}; the database is as it was.\n")
+            sys.stderr.write(f"Stopped by {signal.Signals(number).name}; what had not been committed is rolled back.\n")
             raise SystemExit(128 + number) from None
 
 

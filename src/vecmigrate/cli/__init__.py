@@ -35,7 +35,7 @@ def main() -> None:
 
 def _interruption(received: Sequence[int]) -> InterruptedRunError:
     error = InterruptedRunError(
-        "Stopped by a signal. The database is as it was before the run.",
+        "Stopped by a signal. What had not been committed is rolled back, so the database is whole.",
         next_step="run the same command again",
     )
     error.exit_code = 128 + received[0] if received else 130
@@ -75,7 +75,8 @@ def _traceback(error: BaseException) -> list[str]:
     """Return the traceback without what errors say themselves, because that may quote contents of rows."""
     cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     before = [*_traceback(cause), "\nwhich led to:\n\n"] if cause else []
-    return [*before, *traceback.format_tb(error.__traceback__), f"{described(error)}\n"]
+    calls = traceback.format_tb(error.__traceback__)
+    return [*before, "Traceback (most recent call last):\n", *calls, f"{described(error)}\n"]
 
 
 def _wants(arguments: Sequence[str], letter: str, long: str) -> bool:
