@@ -16,6 +16,8 @@ down_revision = None
 branch_labels = None
 depends_on = None
 
+# Unix seconds outgrow PostgreSQL's INTEGER in 2038; SQLite's own holds 64 bits.
+BIG = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 SEED_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 
 
@@ -52,10 +54,10 @@ def _vector_stores(present: set[str]) -> None:
         sa.Column("session_id", sa.Text, primary_key=True),
         sa.Column("vector_store_id", sa.Text, nullable=False),
         sa.Column("provider", sa.Text, nullable=False),
-        sa.Column("expires_at", sa.Integer, nullable=False),
+        sa.Column("expires_at", BIG, nullable=False),
         sa.Column("protected", sa.Integer, server_default=sa.text("0")),
-        sa.Column("created_at", sa.Integer, nullable=False),
-        sa.Column("updated_at", sa.Integer, nullable=False),
+        sa.Column("created_at", BIG, nullable=False),
+        sa.Column("updated_at", BIG, nullable=False),
     )
     op.create_index("idx_vector_stores_updated", "vector_stores", ["updated_at"])
     op.create_index("idx_vector_stores_expires", "vector_stores", ["expires_at"])
@@ -68,7 +70,7 @@ def _stores(present: set[str]) -> None:
         "stores",
         sa.Column("store_id", sa.Text, primary_key=True),
         sa.Column("store_type", sa.Text, nullable=False),
-        sa.Column("doc_count", sa.Integer, nullable=False, server_default=sa.text("0")),
+        sa.Column("doc_count", BIG, nullable=False, server_default=sa.text("0")),
         sa.Column("created_at", sa.Text, nullable=False),
         sa.Column("is_active", sa.Integer, nullable=False),
         sa.CheckConstraint("store_type IN ('conversation', 'commit')", name="ck_stores_store_type"),
@@ -99,7 +101,7 @@ def _embedding_models(present: set[str]) -> None:
         sa.Column("name", sa.Text, primary_key=True),
         sa.Column("dimensions", sa.Integer, nullable=False),
         sa.Column("state", sa.Text, nullable=False),
-        sa.Column("activated_at", sa.Integer),
+        sa.Column("activated_at", BIG),
         sa.CheckConstraint("dimensions > 0", name="ck_embedding_models_dimensions"),
         sa.CheckConstraint("state IN ('active', 'building', 'retired')", name="ck_embedding_models_state"),
     )

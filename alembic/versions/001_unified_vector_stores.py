@@ -35,6 +35,9 @@ depends_on = None
 
 Row = dict[str, Any]
 
+# Unix seconds outgrow PostgreSQL's INTEGER in 2038; SQLite's own holds 64 bits.
+_BIG = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+
 _TABLE = "vector_stores"
 _NEW = "vecmigrate_new_vector_stores"
 _PAGE = 1000
@@ -121,10 +124,10 @@ def _create_unified(table: str) -> None:
         sa.Column("provider_metadata", sa.Text),
         sa.Column("is_protected", sa.Integer, nullable=False, server_default=sa.text("0")),
         sa.Column("is_active", sa.Integer, nullable=False, server_default=sa.text("1")),
-        sa.Column("created_at", sa.Integer, nullable=False),
-        sa.Column("expires_at", sa.Integer),
-        sa.Column("updated_at", sa.Integer, nullable=False),
-        sa.Column("document_count", sa.Integer, server_default=sa.text("0")),
+        sa.Column("created_at", _BIG, nullable=False),
+        sa.Column("expires_at", _BIG),
+        sa.Column("updated_at", _BIG, nullable=False),
+        sa.Column("document_count", _BIG, server_default=sa.text("0")),
         sa.Column("rollover_from", sa.Text),
         sa.PrimaryKeyConstraint("vector_store_id", name="pk_vector_stores"),
         sa.CheckConstraint("(name IS NULL) <> (session_id IS NULL)", name="ck_vector_stores_name_or_session"),
@@ -153,10 +156,10 @@ def _create_legacy_vector_stores() -> None:
         sa.Column("session_id", sa.Text, primary_key=True),
         sa.Column("vector_store_id", sa.Text, nullable=False),
         sa.Column("provider", sa.Text, nullable=False),
-        sa.Column("expires_at", sa.Integer, nullable=False),
+        sa.Column("expires_at", _BIG, nullable=False),
         sa.Column("protected", sa.Integer, server_default=sa.text("0")),
-        sa.Column("created_at", sa.Integer, nullable=False),
-        sa.Column("updated_at", sa.Integer, nullable=False),
+        sa.Column("created_at", _BIG, nullable=False),
+        sa.Column("updated_at", _BIG, nullable=False),
     )
 
 
@@ -170,7 +173,7 @@ def _create_legacy_stores() -> None:
         "stores",
         sa.Column("store_id", sa.Text, primary_key=True),
         sa.Column("store_type", sa.Text, nullable=False),
-        sa.Column("doc_count", sa.Integer, nullable=False, server_default=sa.text("0")),
+        sa.Column("doc_count", _BIG, nullable=False, server_default=sa.text("0")),
         sa.Column("created_at", sa.Text, nullable=False),
         sa.Column("is_active", sa.Integer, nullable=False),
         sa.CheckConstraint("store_type IN ('conversation', 'commit')", name="ck_stores_store_type"),
@@ -549,8 +552,8 @@ _POSTGRES_PLAIN = {
     "text?": "TRUE",
     "json?": "{c} IS NULL",
     "flag": "{c} IN (0, 1)",
-    "integer": "{c} BETWEEN -2147483648 AND 2147483647",
-    "integer?": "({c} IS NULL OR {c} BETWEEN -2147483648 AND 2147483647)",
+    "integer": "{c} IS NOT NULL",
+    "integer?": "TRUE",
 }
 
 
@@ -849,8 +852,7 @@ def _work_tables(bind: sa.Connection, key: str = "INTEGER") -> Iterator[None]:
     """Make temporary tables, which go to disk where they are large."""
     serial, big = ("INTEGER", "INTEGER") if _is_sqlite(bind) else ("SERIAL", "BIGINT")
     unified = ", ".join(
-        f"{column} {'INTEGER' if kind.startswith(('integer', 'flag')) else 'TEXT'}"
-        for column, kind in _UNIFIED_KINDS.items()
+        f"{column} {big if kind.startswith(('integer', 'flag')) else 'TEXT'}" for column, kind in _UNIFIED_KINDS.items()
     )
     tables = {
         "odd": f"key {key} PRIMARY KEY",
@@ -1000,7 +1002,7 @@ def _stage(bind: sa.Connection, shape: _Shape, query: str) -> None:
             record = _record_of(shape, row, records)
             try:
                 _require_not_aside(shape, row, records)
-                staged.append(_candidate(bind, shape, row, record))
+                staged.append(_candidate(shape, row, record))
             except _UnfitError as unfit:
                 memory = record and record.memory()
                 aside.append(_entry("upgrade", shape.table, _dump(row), str(unfit), converted=memory))
@@ -1025,13 +1027,11 @@ def _require_not_aside(shape: _Shape, row: Row, records: dict[str, list[_Record]
             raise _UnfitError(record.reason)
 
 
-def _candidate(bind: sa.Connection, shape: _Shape, row: Row, record: _Record | None) -> Row:
+def _candidate(shape: _Shape, row: Row, record: _Record | None) -> Row:
     notes: list[str] = []
     found = _merged(shape.convert, row, record) if record else shape.convert(row, notes)
     if shape is not _STORES:
         _require_one_owner(found)
-    if not _is_sqlite(bind):
-        _require_32_bits(found)
     is_store = shape is _STORES
     notes = [f"{shape.table} row became a named store", *notes] if is_store else notes
     exact = not is_store and _same_row(shape.restore(found), row)
@@ -1054,12 +1054,6 @@ def _candidate(bind: sa.Connection, shape: _Shape, row: Row, record: _Record | N
     }
 
 
-def _require_32_bits(row: Row) -> None:
-    for column, kind in _UNIFIED_KINDS.items():
-        if kind.startswith("integer") and not -(2**31) <= (row[column] or 0) < 2**31:
-            raise _UnfitError(f"{column}: a number too large for this database")
-
-
 def _stage_contested(bind: sa.Connection, shape: _Shape) -> None:
     """Take back rows that moved set by set where a staged row wants one of their keys."""
     _find_contested(bind, _NEW)
@@ -1070,7 +1064,7 @@ def _stage_contested(bind: sa.Connection, shape: _Shape) -> None:
     )
     for page in bind.execute(statement, execution_options={"stream_results": True}).partitions(_PAGE):
         rows = [shape.restore(_row(columns, values, codec)) for values in page]
-        _insert(bind, "vecmigrate_stage", [_candidate(bind, shape, row, None) for row in rows])
+        _insert(bind, "vecmigrate_stage", [_candidate(shape, row, None) for row in rows])
     taken_back = "vector_store_id IN (SELECT vector_store_id FROM vecmigrate_contested)"
     bind.execute(sa.text(f"DELETE FROM {_NEW} WHERE {taken_back}"))
 

@@ -28,7 +28,7 @@ models = sa.table(
     sa.column("name", sa.Text),
     sa.column("dimensions", sa.Integer),
     sa.column("state", sa.Text),
-    sa.column("activated_at", sa.Integer),
+    sa.column("activated_at", sa.BigInteger),
 )
 chunks = sa.table("vector_store_chunks", sa.column("chunk_id", sa.Text))
 embeddings = sa.table("vector_store_embeddings", sa.column("model", sa.Text), sa.column("chunk_id", sa.Text))

@@ -1,6 +1,7 @@
 """The tables at head, for services and for autogenerate, and the tables of the tool itself."""
 
 from sqlalchemy import (
+    BigInteger,
     CheckConstraint,
     Column,
     Float,
@@ -29,6 +30,8 @@ __all__ = [
 VERSION_TABLE = "vecmigrate_version"
 
 metadata = MetaData()
+_BIG = BigInteger().with_variant(Integer(), "sqlite")
+"""Unix seconds outgrow PostgreSQL's INTEGER in 2038; SQLite's own holds 64 bits."""
 tool_metadata = MetaData()
 
 
@@ -47,10 +50,10 @@ Table(
     Column("provider_metadata", Text),
     Column("is_protected", Integer, nullable=False, server_default=text("0")),
     Column("is_active", Integer, nullable=False, server_default=text("1")),
-    Column("created_at", Integer, nullable=False),
-    Column("expires_at", Integer),
-    Column("updated_at", Integer, nullable=False),
-    Column("document_count", Integer, server_default=text("0")),
+    Column("created_at", _BIG, nullable=False),
+    Column("expires_at", _BIG),
+    Column("updated_at", _BIG, nullable=False),
+    Column("document_count", _BIG, server_default=text("0")),
     Column("rollover_from", Text),
     CheckConstraint("(name IS NULL) <> (session_id IS NULL)", name="ck_vector_stores_name_or_session"),
     Index("uq_vector_stores_name", "name", unique=True),
@@ -78,7 +81,7 @@ Table(
     Column("name", Text, primary_key=True),
     Column("dimensions", Integer, nullable=False),
     Column("state", Text, nullable=False),
-    Column("activated_at", Integer),
+    Column("activated_at", _BIG),
     CheckConstraint("dimensions > 0", name="ck_embedding_models_dimensions"),
     CheckConstraint("state IN ('active', 'building', 'retired')", name="ck_embedding_models_state"),
     Index(
