@@ -53,7 +53,7 @@ def _dispatch(config: Config) -> None:
         return
     # Configured without a connection only to learn which command this is.
     database = locate(chosen.database_url)
-    context.configure(dialect_name=database.dialect)
+    context.configure(dialect_name=database.dialect, transactional_ddl=True)
     options = context.get_context().opts
     if options["fn"].__name__ in _WRITERS:
         _write(config, database, chosen, options, allow_data_loss=switches.get("allow_data_loss") == "yes")
@@ -140,9 +140,7 @@ def _plan(
         if forced is not None:
             down = list(script._downgrade_revs(forced, heads[0]))  # noqa: SLF001
             return down + list(script._upgrade_revs(heads[0], forced))  # noqa: SLF001
-        with scratch() as connection:
-            migration = MigrationContext.configure(connection, opts={"script": script})
-            return list(options["fn"](heads, migration))
+        return list(options["fn"](heads, context.get_context()))
 
     return plan
 

@@ -31,7 +31,7 @@ def drops_tables(step: MigrationStep) -> bool:
 
 def run_scripts(connection: Connection, steps: Steps) -> None:
     """Run revision scripts on a scratch database, without version table and records."""
-    with Operations.context(MigrationContext.configure(connection)):
+    with Operations.context(MigrationContext.configure(connection, opts={"transactional_ddl": True})):
         for step in steps:
             step.migration_fn()
 
