@@ -22,6 +22,8 @@ class Scripts:
         self.versions = package / "scripts" / "versions"
         monkeypatch.setattr(scripts_folder, "_HERE", str(package))
         monkeypatch.setattr(scripts_folder, "_newest", None)
+        # Away from the alembic.ini of the checkout, which names the real scripts.
+        monkeypatch.chdir(package)
 
     def add(self, upgrade: str, *, revision: str = "003", down: str = "002", downgrade: str = "pass") -> Path:
         """Add a revision with the given bodies."""

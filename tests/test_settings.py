@@ -1,11 +1,13 @@
 """Settings come from arguments, then the environment, then alembic.ini, then defaults."""
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
 from sqlalchemy import make_url
 
-from doors import ROOT
+from doors import ROOT, run_cli
 from vecmigrate import settings
 from vecmigrate.errors import ConfigurationError
 from vecmigrate.settings import Settings, resolve
@@ -207,3 +209,29 @@ def test_the_configuration_of_this_project_is_valid() -> None:
 
     assert (f"sqlite:///{ROOT}/vector_stores.sqlite3", True) == (found.database_url, found.is_default_database)
     assert str(ROOT / "backups") == found.backup_folder(str(ROOT / "vector_stores.sqlite3"))
+
+
+def test_the_scripts_of_an_ini_in_use_are_the_ones_that_run(tmp_path: Path) -> None:
+    """A revision beside an alembic.ini is seen by the command line too, not only by ``alembic``."""
+    shutil.copytree(ROOT / "alembic", tmp_path / "alembic")
+    shutil.copy(ROOT / "alembic.ini", tmp_path)
+    added = 'revision = "003"\ndown_revision = "002"\n\n\ndef upgrade():\n    pass\n'
+    (tmp_path / "alembic" / "versions" / "003_added.py").write_text(added, encoding="utf-8")
+    named = ("--config", tmp_path / "alembic.ini", "--db-path", tmp_path / "new.sqlite3")
+
+    listed = json.loads(run_cli(*named, "list", "--json").out)
+    migrated = json.loads(run_cli(*named, "migrate", "--json").out)
+
+    assert ["000", "001", "002", "003"] == [each["revision"] for each in listed["revisions"]]
+    assert "003" == migrated["to"]
+
+
+def test_scripts_that_are_not_there_are_an_error(tmp_path: Path) -> None:
+    """A script_location that leads nowhere is told as such, and nothing is made."""
+    path = ini(tmp_path, INI)
+
+    result = run_cli("--config", path, "--db-path", tmp_path / "new.sqlite3", "migrate")
+
+    assert 1 == result.code
+    assert "The revision scripts in x cannot be used" in result.err
+    assert [tmp_path / "alembic.ini"] == list(tmp_path.iterdir())

@@ -21,9 +21,10 @@ one_at_a_time = threading.RLock()
 
 
 def alembic_config(settings: Settings | None = None, **attributes: Any) -> Config:
-    """Return a configuration for ``alembic.command`` that finds the revision scripts of this package."""
+    """Return a configuration for ``alembic.command``: the scripts of an ini in use, else of this package."""
     config = Config()
-    config.set_main_option("script_location", script_location().replace("%", "%%"))
+    scripts = (settings and settings.script_location) or script_location()
+    config.set_main_option("script_location", scripts.replace("%", "%%"))
     config.set_main_option("path_separator", "os")
     config.set_main_option("file_template", "%%(rev)s_%%(slug)s")
     if settings is not None:
@@ -45,7 +46,7 @@ class Access:
     def revisions(self) -> Revisions:
         """Read the revision scripts and the app-version map. Read-only."""
         with one_at_a_time:
-            return load(alembic_config())
+            return load(alembic_config(self.settings))
 
     def require_folder(self) -> None:
         path = self.database.path

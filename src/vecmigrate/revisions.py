@@ -11,7 +11,6 @@ from alembic.util import CommandError
 
 from vecmigrate import app_versions
 from vecmigrate.errors import ConfigurationError, TargetError
-from vecmigrate.scripts_folder import script_location
 
 __all__ = ["Revision", "Revisions", "load"]
 
@@ -101,13 +100,14 @@ class Revisions:
 
 def load(config: Config) -> Revisions:
     """Read all revision scripts of a configuration. Raises ConfigurationError for several heads."""
-    script = ScriptDirectory.from_config(config)
+    location = config.get_main_option("script_location") or ""
     try:
+        script = ScriptDirectory.from_config(config)
         scripts = list(script.walk_revisions())[::-1]
     except CommandError as error:
-        raise _malformed(str(error)) from error
+        raise _malformed(location, str(error)) from error
     if len(script.get_heads()) != 1:
-        raise _malformed(f"there are {len(script.get_heads())} heads: {', '.join(script.get_heads())}")
+        raise _malformed(location, f"there are {len(script.get_heads())} heads: {', '.join(script.get_heads())}")
     versions = app_versions.load(revisions=[each.revision for each in scripts])
     by_revision: Mapping[str, app_versions.AppVersion] = {each.revision: each for each in versions.entries}
     return Revisions(tuple(_revision(each, by_revision.get(each.revision)) for each in scripts), versions)
@@ -123,8 +123,8 @@ def _revision(script: Script, version: app_versions.AppVersion | None) -> Revisi
     )
 
 
-def _malformed(why: str) -> ConfigurationError:
+def _malformed(location: str, why: str) -> ConfigurationError:
     return ConfigurationError(
-        f"The revision scripts in {script_location()} cannot be used: {why}. Nothing was changed.",
+        f"The revision scripts in {location} cannot be used: {why}. Nothing was changed.",
         next_step="correct the revision scripts; each names the one before it in down_revision",
     )

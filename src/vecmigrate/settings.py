@@ -23,7 +23,7 @@ class Settings:
 
     ``lock_timeout`` is in seconds, ``keep_backups`` a number of backups of one database. ``ini`` is the
     path of the ``alembic.ini`` in use, if any, and ``is_default_database`` tells that the database is
-    the one this file names.
+    the one this file names. ``script_location`` is where that file says the revision scripts are.
     """
 
     database_url: str | URL | Engine
@@ -34,6 +34,7 @@ class Settings:
     history_file: str | None = None
     ini: str | None = None
     is_default_database: bool = False
+    script_location: str | None = None
 
     def backup_folder(self, database: str) -> str:
         """Return where the backups of an SQLite file go: the set folder, else ``backups`` beside it.
@@ -51,8 +52,8 @@ class Settings:
 def read_ini(path: str) -> dict[str, str] | None:
     """Return the ``[vecmigrate]`` section of an ini file, or None if it has none. Read-only.
 
-    Raises ConfigurationError for a file that cannot be read or is no ini file. ``sqlalchemy.url`` of
-    the ``[alembic]`` section stands in for ``database_url``.
+    Raises ConfigurationError for a file that cannot be read or is no ini file. Of the section
+    ``[alembic]`` it adds ``script_location``, and ``sqlalchemy.url`` stands in for ``database_url``.
     """
     parser = configparser.ConfigParser({"here": os.path.dirname(os.path.abspath(path)).replace("%", "%%")})
     try:
@@ -63,6 +64,7 @@ def read_ini(path: str) -> dict[str, str] | None:
         values = {name: parser.get(SECTION, name) for name in parser.options(SECTION) if name != "here"}
         if "database_url" not in values and parser.has_option("alembic", "sqlalchemy.url"):
             values["database_url"] = parser.get("alembic", "sqlalchemy.url")
+        scripts = parser.get("alembic", "script_location", fallback=None)
     except (OSError, UnicodeDecodeError, configparser.Error) as error:
         # The text of a configparser error may quote a line that holds a password.
         why = error.strerror if isinstance(error, OSError) else f"{type(error).__name__}, not a valid ini file"
@@ -76,7 +78,7 @@ def read_ini(path: str) -> dict[str, str] | None:
             f"[{SECTION}] in {path} has settings that do not exist: {', '.join(unknown)}. Nothing was changed.",
             next_step=f"correct {path}; the settings are {', '.join(NAMES)}",
         )
-    return values
+    return values | ({"script_location": scripts} if scripts else {})
 
 
 def resolve(arguments: Mapping[str, Any], environ: Mapping[str, str], *, ini: str | None = None) -> Settings:
@@ -111,7 +113,10 @@ def resolve(arguments: Mapping[str, Any], environ: Mapping[str, str], *, ini: st
         )
     default_url = from_ini.get("database_url")
     return Settings(
-        **values, ini=ini, is_default_database=default_url is not None and values["database_url"] == default_url
+        **values,
+        ini=ini,
+        is_default_database=default_url is not None and values["database_url"] == default_url,
+        script_location=from_ini.get("script_location"),
     )
 
 
