@@ -520,6 +520,18 @@ def test_rotation_keeps_the_way_back(tmp_path: Path) -> None:
     assert not Path(damaged.path).with_suffix(".json").exists()
 
 
+def test_rotation_keeps_the_way_back_to_each_revision(tmp_path: Path) -> None:
+    """However many backups of one older revision there are, the last one of another stays too."""
+    folder = tmp_path / "backups"
+    base, at_one = make(tmp_path / "app.db"), tmp_path / "at_one"
+    at_one.mkdir()
+    one = make(at_one / "app.db", revision="001")
+    first = back_up(base, folder)
+    newer = [back_up(one, folder, revision="001") for _ in range(3)]
+    assert [newer[0].name] == rotated(folder, base, keep=2)
+    assert [newer[2], newer[1], first] == listed(folder, base)
+
+
 Change = Callable[[sqlite3.Connection], object]
 
 

@@ -319,17 +319,19 @@ def rotate(
 ) -> list[str]:
     """Remove this database's oldest backups beyond *keep* and return their names.
 
-    The newest verified one of a revision below *head* always stays: *order* has the revisions from base to
-    head, and None is below them all. Backups of other databases are neither counted nor touched.
+    The newest verified one of each revision below *head* always stays: *order* has the revisions from base
+    to head, and None is below them all. Backups of other databases are neither counted nor touched.
     """
     backups = listing(folder, database_id=database_id, database_path=database_path)
     surplus = backups[max(keep, 0) :]
     if not surplus:
         return []
     above = set(order[order.index(head) :]) if head in order else {head} - {None}
-    below = (backup for backup in backups if backup.revision not in above)
-    way_back = next((backup for backup in below if is_verified(backup)), None)
-    doomed = [backup for backup in reversed(surplus) if backup != way_back]
+    ways_back = []
+    for revision in {backup.revision for backup in surplus} - above:
+        of_revision = (backup for backup in backups if backup.revision == revision)
+        ways_back.append(next((backup for backup in of_revision if is_verified(backup)), None))
+    doomed = [backup for backup in reversed(surplus) if backup not in ways_back]
     with _explained(database_path, folder):
         for backup in doomed:
             _remove(backup)

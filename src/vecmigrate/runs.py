@@ -319,14 +319,16 @@ class Run:
         records.write_mirror(self.database, self.settings, token=self._journal.run_id)
         self._remove_marker()
         if self.report.backup and self.database.path:
-            backups.rotate(
-                os.path.dirname(self.report.backup),
-                keep=self.settings.keep_backups,
-                database_id=self._database_id,
-                database_path=self.database.path,
-                head=self.report.to_revision,
-                order=self.revisions.ids,
-            )
+            self._rotate(self.report.backup, self.database.path)
+
+    def _rotate(self, backup: str, path: str) -> None:
+        folder, keep = os.path.dirname(backup), self.settings.keep_backups
+        ids = {"database_id": self._database_id, "database_path": path}
+        try:
+            backups.rotate(folder, keep=keep, **ids, head=self.revisions.head, order=self.revisions.ids)
+        except BackupError as error:
+            # The change is committed, so surplus backups are no reason to call the run failed.
+            log.warning("Old backups could not be removed: %s", error)
 
 
 def _has_leftovers(connection: Connection, revision: str | None) -> bool:

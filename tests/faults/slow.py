@@ -1,5 +1,6 @@
 """A copy of the revision scripts in which one does something else, and processes that use it."""
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -54,4 +55,6 @@ def _scripts(folder: Path, more: str) -> Path:
 def with_scripts(folder: str, action: Callable[..., Any], *arguments: Any) -> None:
     """Call a function as if the package had been installed with other scripts."""
     scripts_folder._HERE = folder
+    # Away from the alembic.ini of the checkout, which names the real scripts.
+    os.chdir(folder)
     action(*arguments)
