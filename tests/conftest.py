@@ -1,6 +1,7 @@
 """Fixtures of the whole suite: databases of the four legacy shapes, and a real PostgreSQL server."""
 
 import os
+import signal
 import tempfile
 import uuid
 import warnings
@@ -13,6 +14,10 @@ from sqlalchemy.pool import NullPool
 
 import legacy
 from scripts import Scripts
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell's background job ignores SIGINT, and so would every process that the tests start.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _KNOBS = {"VECMIGRATE_EXAMPLES", "VECMIGRATE_FAULT_ROUNDS"}
 
