@@ -40,10 +40,7 @@ __all__ = [
 ]
 
 SQLITE_FLOOR = (3, 34, 0)
-"""The oldest SQLite with everything the revision scripts use.
-
-On it, text in a UTF-16 database that is no valid UTF-16 may be set aside where a newer SQLite lets it land.
-"""
+"""The oldest SQLite with everything the revision scripts use."""
 
 _SYNCHRONOUS = {"aiosqlite": "pysqlite", "asyncpg": "psycopg", "psycopg_async": "psycopg"}
 _SQLITE_DRIVERS = ("pysqlite", "aiosqlite")

@@ -148,6 +148,11 @@ class Journal:
             metadata={"run_id": self.run_id, "backup_path": self.report.backup} | metadata,
         )
 
+    @property
+    def direction(self) -> str:
+        """Where the run leads: the direction of its last step, or upgrade where it only merges."""
+        return direction_of(self._steps[-1]) if self._steps else "upgrade"
+
     def marker(self, database_id: str) -> history.Marker:
         """Return the marker that tells the next run of this one, should it die."""
         steps = []
@@ -161,7 +166,7 @@ class Journal:
             run_id=self.run_id,
             database_id=database_id,
             started_at=self._began_at.isoformat(),
-            direction=direction_of(self._steps[-1]) if self._steps else "upgrade",
+            direction=self.direction,
             steps=steps,
             backup=self.report.backup,
         )

@@ -128,10 +128,6 @@ class Migrator(Overview):
                     f"{error}. Nothing was changed.", next_step=f"vecmigrate {self.database.option} status"
                 ) from error
 
-    def stamp(self, revision: str) -> None:
-        """Record a revision without running it. Raises VecmigrateError if its tables are not there."""
-        self._call(command.stamp, revision, Report())
-
     def rebuild_mirror(self) -> str:
         """Write the mirror anew from the table; return its path. Raises ConfigurationError if it cannot be written."""
         path = self.settings.mirror(self._file())

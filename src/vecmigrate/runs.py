@@ -185,11 +185,8 @@ class Run:
             database_id=self._database_id,
             revision=self.report.from_revision,
             app_version=self.revisions.app_version(self.report.from_revision),
-            direction=self._direction(),
+            direction=self._journal.direction,
         )
-
-    def _direction(self) -> str:
-        return direction_of(self._steps[-1]) if self._steps else "upgrade"
 
     def _write_marker(self) -> None:
         if self.database.path:
