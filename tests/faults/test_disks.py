@@ -1,9 +1,6 @@
 """Disks that are full or forbidden: the old state or the new one, no partial file, and a message that helps."""
 
-import os
 import shutil
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,21 +9,7 @@ import legacy
 import vecmigrate
 from doors import run_cli
 from faults import harness
-from faults.harness import ROUNDS, Subject, as_nobody, go, limited, small_disk, start, tried
-
-
-@pytest.fixture
-def open_folder() -> Iterator[Path]:
-    """Return a folder that any user can reach, which pytest's own are not."""
-    with tempfile.TemporaryDirectory() as folder:
-        Path(folder).chmod(0o755)
-        yield Path(folder)
-
-
-def give_to_nobody(*paths: Path) -> None:
-    if os.geteuid() == 0:
-        for path in paths:
-            os.chown(path, 65534, 65534)
+from faults.harness import ROUNDS, Subject, bound_by_modes, go, limited, small_disk, start, tried
 
 
 def own_files(database: Path) -> dict[str, tuple[int, int, str]]:
@@ -103,17 +86,16 @@ def test_too_little_room_for_the_backup_is_told_before_the_first_write(big: Subj
 
 
 @pytest.mark.parametrize("what", ["file", "folder", "both"])
-def test_what_is_read_only_is_refused(what: str, small: Subject, open_folder: Path) -> None:
+def test_what_is_read_only_is_refused(what: str, small: Subject, tmp_path: Path) -> None:
     """A file or folder that this user may not write is named, and stays as it was."""
-    database = small.copy(open_folder / "service")
-    give_to_nobody(database.parent, database)
+    database = small.copy(tmp_path / "service")
     if what in {"file", "both"}:
         database.chmod(0o444)
     if what in {"folder", "both"}:
         database.parent.chmod(0o555)
     before = own_files(database)
 
-    child = start(as_nobody, go, "cli", str(database))
+    child = start(bound_by_modes, go, "cli", str(database))
     assert 1 == child.wait(), child.output
     harness.require_explained(child.output)
     assert str(database.parent) in child.output
@@ -125,15 +107,14 @@ def test_what_is_read_only_is_refused(what: str, small: Subject, open_folder: Pa
     tried("Disks", f"read-only {what}", "exit 1, nothing written")
 
 
-def test_an_unwritable_backup_folder_stops_the_run(small: Subject, open_folder: Path) -> None:
+def test_an_unwritable_backup_folder_stops_the_run(small: Subject, tmp_path: Path) -> None:
     """Without a backup nothing is changed, and the folder is named."""
-    database = small.copy(open_folder / "service")
-    folder = open_folder / "kept"
+    database = small.copy(tmp_path / "service")
+    folder = tmp_path / "kept"
     folder.mkdir()
-    give_to_nobody(database.parent, database)
     folder.chmod(0o555)
 
-    child = start(as_nobody, go, "cli", str(database), environ={"VECMIGRATE_BACKUP_DIR": str(folder)})
+    child = start(bound_by_modes, go, "cli", str(database), environ={"VECMIGRATE_BACKUP_DIR": str(folder)})
     assert 1 == child.wait(), child.output
     assert str(folder) in child.output
     harness.require_explained(child.output)
