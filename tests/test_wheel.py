@@ -16,6 +16,8 @@ import pytest
 import legacy
 from doors import ROOT
 
+pytestmark = pytest.mark.xdist_group("wheel")  # One process builds what all of these tests look at.
+
 BIN = "Scripts" if os.name == "nt" else "bin"
 
 
