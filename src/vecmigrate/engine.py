@@ -1,7 +1,6 @@
 """Databases and connections: the only module that knows what differs between SQLite and PostgreSQL."""
 
 import os
-import shlex
 import sqlite3
 import stat
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.pool import NullPool
 
 from vecmigrate import sqlite_files
+from vecmigrate.diagnosis import diagnosed
 from vecmigrate.errors import ConfigurationError, DatabaseUnusableError
 from vecmigrate.locks import (
     commit_sqlite,
@@ -25,6 +25,7 @@ from vecmigrate.locks import (
     lock_timed_out,
     wait_to_read_sqlite,
 )
+from vecmigrate.shell import quoted
 
 __all__ = [
     "SQLITE_FLOOR",
@@ -73,7 +74,7 @@ class Database:
     @property
     def option(self) -> str:
         """The CLI option that names this database, for the commands in error messages."""
-        return f"--db-path {shlex.quote(self.path)}" if self.path else "--database-url URL"
+        return f"--db-path {quoted(self.path)}" if self.path else "--database-url URL"
 
     def is_absent(self) -> bool:
         """Tell whether the SQLite file is missing or empty; a zero-byte file counts as absent. Read-only."""
@@ -112,21 +113,7 @@ def locate(url: str | URL | Engine) -> Database:
     inner = getattr(url, "sync_engine", None)
     if isinstance(inner, Engine):
         return locate(inner.url)
-    try:
-        parsed = make_url(url)
-        backend, driver = parsed.get_backend_name(), parsed.get_driver_name()
-        if "\0" in (parsed.database or ""):
-            raise ArgumentError("a NUL in the name of the database")  # noqa: TRY301 - told like any other bad URL
-    except (ArgumentError, ValueError) as error:
-        raise ConfigurationError(
-            "The database URL is not one. Nothing was changed.",
-            next_step="write it as sqlite:////absolute/path.sqlite3 or postgresql://user@host/name",
-        ) from (None if url else error)
-    except ModuleNotFoundError as error:
-        raise ConfigurationError(
-            f"The driver of the database URL is not installed: {error.name}. Nothing was changed.",
-            next_step="pip install 'vecmigrate[postgres]'",
-        ) from None
+    parsed, backend, driver = _parsed(url)
     if backend not in {"sqlite", "postgresql"}:
         raise ConfigurationError(
             f"{backend} is not supported; SQLite and PostgreSQL are. Nothing was changed.",
@@ -143,6 +130,33 @@ def locate(url: str | URL | Engine) -> Database:
     return Database(parsed, _sqlite_path(parsed) if backend == "sqlite" else None)
 
 
+def _parsed(url: str | URL) -> tuple[URL, str, str]:
+    """Return a URL with the names of its backend and its driver. Raises ConfigurationError."""
+    try:
+        parsed = make_url(url)
+        backend, driver = parsed.get_backend_name(), parsed.get_driver_name()
+        if "\0" in (parsed.database or "") or (backend == "sqlite" and parsed.host):
+            # The host of sqlite://file.db, which lacks a slash, would otherwise leave a database in memory.
+            raise ArgumentError("a NUL, or a host of a file")  # noqa: TRY301 - told like any other bad URL
+        (parsed.database or "").encode()
+    except UnicodeEncodeError:
+        raise ConfigurationError(
+            "The name of the database holds bytes that are not UTF-8. Nothing was changed.",
+            next_step="give the file a name in UTF-8, then run it again",
+        ) from None
+    except (ArgumentError, ValueError) as error:
+        raise ConfigurationError(
+            "The database URL is not one. Nothing was changed.",
+            next_step="write it as sqlite:////absolute/path.sqlite3 or postgresql://user@host/name",
+        ) from (None if url else error)
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(
+            f"The driver of the database URL is not installed: {error.name}. Nothing was changed.",
+            next_step="pip install 'vecmigrate[postgres]'",
+        ) from None
+    return parsed, backend, driver
+
+
 def _sqlite_path(url: URL) -> str | None:
     name = url.database or ":memory:"
     if name.startswith("file:"):
@@ -155,35 +169,7 @@ def _sqlite_path(url: URL) -> str | None:
 
 def unusable(database: Database, error: BaseException) -> DatabaseUnusableError:
     """Return the error for a database that cannot be opened, from the driver's own error."""
-    cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
-    command = f"vecmigrate {database.option}"
-    if database.path is None:
-        return DatabaseUnusableError(
-            f"The database {database} cannot be reached ({type(cause).__name__}). Nothing was changed.",
-            next_step=f"check that the server runs and the URL is right, then: {command} status",
-        )
-    code = getattr(cause, "sqlite_errorname", "")
-    path = database.path
-    if os.path.exists(path) and not os.path.isfile(path):
-        what = "a directory" if os.path.isdir(path) else "not a file"
-        why, step = f"is {what}", "vecmigrate --db-path FILE status, with the path of a file"
-    elif not os.path.isdir(os.path.dirname(path)):
-        why, step = "is in a folder that does not exist", f"create {os.path.dirname(path)}, then run it again"
-    elif not os.path.exists(path) and not isinstance(cause, PermissionError):
-        why, step = "does not exist", f"{command} migrate"
-    elif code == "SQLITE_NOTADB":
-        why, step = "is not an SQLite database", "vecmigrate --db-path FILE status, with the path of the database"
-    elif code.startswith("SQLITE_CORRUPT"):
-        why, step = "is damaged", f"{command} backup list, then: {command} restore NAME"
-    elif code.startswith("SQLITE_READONLY"):
-        why, step = "is read-only, or in a read-only folder", f"make {path} and its folder writable, then run it again"
-    elif code.startswith(("SQLITE_CANTOPEN", "SQLITE_PERM", "SQLITE_AUTH")) or isinstance(cause, OSError):
-        why, step = "cannot be opened (permissions?)", f"make {path} and its folder readable and writable"
-    elif code.startswith("SQLITE_FULL"):
-        why, step = "has no room on its disk", f"free some space beside {path}, then run it again"
-    else:
-        why, step = f"cannot be used ({code or type(cause).__name__})", f"{command} status"
-    return DatabaseUnusableError(f"{path} {why}. Nothing was changed.", next_step=step)
+    return diagnosed(error, path=database.path, shown=str(database), option=database.option)
 
 
 def _sqlite_error(name: str) -> sqlite3.DatabaseError:
@@ -208,6 +194,9 @@ def reading(database: Database, *, timeout: float = 5.0) -> Iterator[Connection]
     Waits up to ``timeout`` seconds for a process that lets nobody read, as one does in rollback-journal
     mode while it writes much. Raises DatabaseUnusableError, LockTimeoutError.
     """
+    if database.is_absent():
+        # SQLite would take an empty file for an empty database.
+        raise unusable(database, FileNotFoundError())
     engine = database.engine or _engine(database, timeout=timeout, read_only=True)
     with translated(database), engine.connect() as connection:
         if database.path is not None:

@@ -6,12 +6,12 @@ Nothing that a manifest contains is ever used as a path: it may have been writte
 import json
 import os
 import re
-import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from vecmigrate.errors import BackupError
+from vecmigrate.shell import quoted
 from vecmigrate.sqlite_files import SUFFIX
 
 __all__ = [
@@ -63,7 +63,7 @@ _COUNTS = ("bytes", "sequence")
 
 def command(database: str, *words: str) -> str:
     """Return the command line that runs *words* on *database*, quoted for a shell."""
-    return shlex.join(["vecmigrate", "--db-path", database, *words])
+    return " ".join(map(quoted, ["vecmigrate", "--db-path", database, *words]))
 
 
 def manifest_of(path: str) -> str:

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import URL, Engine
+from sqlalchemy import URL, Engine, make_url
+from sqlalchemy.exc import ArgumentError
 
 from vecmigrate.errors import ConfigurationError
 
@@ -67,10 +68,11 @@ def read_ini(path: str) -> dict[str, str] | None:
         scripts = parser.get("alembic", "script_location", fallback=None)
     except (OSError, UnicodeDecodeError, configparser.Error) as error:
         # The text of a configparser error may quote a line that holds a password.
-        why = error.strerror if isinstance(error, OSError) else f"{type(error).__name__}, not a valid ini file"
+        why, step = f"{_named(error)}, not a valid ini file", f"correct {path}; a literal % in it is written %%"
+        if isinstance(error, OSError):
+            why, step = str(error.strerror), f"make {path} readable, or name another file by --config FILE"
         raise ConfigurationError(
-            f"The configuration file {path} cannot be used: {why}. Nothing was changed.",
-            next_step=f"correct {path}; a literal % in it is written %%",
+            f"The configuration file {path} cannot be used: {why}. Nothing was changed.", next_step=step
         ) from None
     unknown = sorted(values.keys() - set(NAMES))
     if unknown:
@@ -79,6 +81,14 @@ def read_ini(path: str) -> dict[str, str] | None:
             next_step=f"correct {path}; the settings are {', '.join(NAMES)}",
         )
     return values | ({"script_location": scripts} if scripts else {})
+
+
+def _named(error: Exception) -> str:
+    """Return what is wrong in an ini file, and where, without quoting it."""
+    errors = getattr(error, "errors", None) or [(getattr(error, "lineno", None), "")]
+    line, option = errors[0][0], getattr(error, "option", None)
+    where = f" in line {line}" if line else f" in {option}" if option else ""
+    return f"{type(error).__name__}{where}"
 
 
 def resolve(arguments: Mapping[str, Any], environ: Mapping[str, str], *, ini: str | None = None) -> Settings:
@@ -115,9 +125,19 @@ def resolve(arguments: Mapping[str, Any], environ: Mapping[str, str], *, ini: st
     return Settings(
         **values,
         ini=ini,
-        is_default_database=default_url is not None and values["database_url"] == default_url,
+        is_default_database=default_url is not None and _is_same(values["database_url"], default_url),
         script_location=from_ini.get("script_location"),
     )
+
+
+def _is_same(one: Any, other: str) -> bool:
+    """Tell whether a URL or an Engine names the database of another URL, however the path of a file is written."""
+    try:
+        urls = [make_url(getattr(each, "url", each)) for each in (one, other)]
+    except (ArgumentError, ValueError):
+        return False  # Whoever opens it says what is wrong.
+    names = {os.path.realpath(url.database) if url.database and not url.host else url for url in urls}
+    return len(names) == 1
 
 
 def _checked(name: str, value: Any, source: str) -> Any:

@@ -1,0 +1,58 @@
+"""What is wrong with a database that cannot be opened, and what to do about it."""
+
+import os
+
+from sqlalchemy.exc import DBAPIError
+
+from vecmigrate.errors import DatabaseUnusableError
+
+__all__ = ["diagnosed"]
+
+
+def diagnosed(error: BaseException, *, path: str | None, shown: str, option: str) -> DatabaseUnusableError:
+    """Return the error for a database, from the driver's own error.
+
+    ``path`` is that of an SQLite file, ``shown`` names the database in sentences and ``option`` in commands.
+    """
+    cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+    if path is None:
+        return DatabaseUnusableError(
+            f"The database {shown} cannot be reached ({type(cause).__name__}). Nothing was changed.",
+            next_step=f"check that the server runs and the URL is right, then: vecmigrate {option} status",
+        )
+    why, step = _place(path, cause, option) or _state(path, cause, option)
+    return DatabaseUnusableError(f"{path} {why}. Nothing was changed.", next_step=step)
+
+
+def _place(path: str, cause: BaseException, option: str) -> tuple[str, str] | None:
+    """Return what is wrong with where the database is, and what to do; None if it is a file that is there."""
+    folder = os.path.dirname(path)
+    if os.path.exists(path) and not os.path.isfile(path):
+        what = "a directory" if os.path.isdir(path) else "not a file"
+        return f"is {what}", "vecmigrate --db-path FILE status, with the path of a file"
+    if not os.path.isdir(folder):
+        return "is in a folder that does not exist", f"create {folder}, then run it again"
+    if isinstance(cause, PermissionError) or (os.path.exists(path) and not isinstance(cause, FileNotFoundError)):
+        return None
+    what = "is an empty file" if os.path.exists(path) else "does not exist"
+    if not os.access(folder, os.W_OK):
+        return f"{what}, and its folder is read-only", f"make {folder} writable, then: vecmigrate {option} migrate"
+    return what, f"check the path; to make a new database there: vecmigrate {option} migrate"
+
+
+def _state(path: str, cause: BaseException, option: str) -> tuple[str, str]:
+    code = getattr(cause, "sqlite_errorname", "")
+    if code == "SQLITE_NOTADB":
+        return "is not an SQLite database", "vecmigrate --db-path FILE status, with the path of the database"
+    if code.startswith("SQLITE_CORRUPT"):
+        return "is damaged", f"vecmigrate {option} backup list, then: vecmigrate {option} restore NAME"
+    if code.startswith("SQLITE_READONLY"):
+        return "is read-only, or in a read-only folder", f"make {path} and its folder writable, then run it again"
+    if code.startswith(("SQLITE_CANTOPEN", "SQLITE_PERM", "SQLITE_AUTH")) or isinstance(cause, OSError):
+        return (
+            "cannot be opened (permissions?)",
+            f"make {path} and its folder readable and writable, then run it again",
+        )
+    if code.startswith("SQLITE_FULL"):
+        return "has no room on its disk", f"free some space beside {path}, then run it again"
+    return f"cannot be used ({code or type(cause).__name__})", f"vecmigrate {option} status"
