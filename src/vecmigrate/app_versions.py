@@ -49,7 +49,8 @@ class AppVersionMap:
         fitting = [entry for entry in self.entries if entry.version <= wanted]
         if not fitting:
             raise TargetError(
-                f"App version {version} is older than {self.entries[0].version}, the oldest one known.",
+                f"App version {version} is older than {self.entries[0].version}, the oldest one known. "
+                "Nothing was changed.",
                 next_step="vecmigrate versions",
             )
         entry = fitting[-1]
@@ -64,7 +65,8 @@ def parse_version(text: str) -> Version:
         return Version(text)
     except InvalidVersion as error:
         raise TargetError(
-            f"{text!r} is not a version number (PEP 440), such as 1.2.2.", next_step="vecmigrate versions"
+            f"{text!r} is not a version number (PEP 440), such as 1.2.2. Nothing was changed.",
+            next_step="vecmigrate versions",
         ) from error
 
 

@@ -52,6 +52,13 @@ class Archive(Access):
             self.settings.backup_folder(path), database_id=database_id or self._identity(), database_path=path
         )
 
+    def backup_folder(self) -> str:
+        return self.settings.backup_folder(self._file())
+
+    def damaged_manifests(self) -> list[str]:
+        """Return the names of manifests that cannot be read, whose backups are listed nowhere. Read-only."""
+        return manifests.damaged(self.backup_folder())
+
     def find_backup(self, name: str) -> manifests.Backup:
         path = self._file()
         folder = self.settings.backup_folder(path)
@@ -125,7 +132,7 @@ class Archive(Access):
         Raises BackupError if there is none. Read-only.
         """
         path, known = self._file(), self.revisions()
-        wanted, _ = known.resolve(target, current=None)
+        wanted, _ = known.resolve(target, current=self._readable_revision(known))
         folder = self.settings.backup_folder(path)
         if name is None:
             found = backups.newest_verified(folder, wanted, database_id=self._identity(), database_path=path)

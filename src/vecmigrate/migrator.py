@@ -1,13 +1,13 @@
 """Plan, upgrade and roll back: the one caller of ``alembic.command``."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from alembic import command
 from alembic.util import CommandError
 
-from vecmigrate import history, meta
+from vecmigrate import adoption, history, meta
 from vecmigrate.access import alembic_config, one_at_a_time
 from vecmigrate.engine import writing
 from vecmigrate.errors import AheadError, ConfigurationError, RunFailedError, TargetError, VecmigrateError
@@ -20,7 +20,7 @@ __all__ = ["Migrator", "Plan"]
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run would do. Revisions are None for base."""
+    """What a run would do. Revisions are None for base; ``reverted`` are those that ``steps`` then run again."""
 
     from_revision: str | None
     to_revision: str | None
@@ -28,18 +28,36 @@ class Plan:
     direction: str
     backup_folder: str | None
     note: str | None
+    reverted: list[Revision] = field(default_factory=list)
 
 
 class Migrator(Overview):
     """All operations on one database. Nothing is opened before a method is called."""
 
-    def plan_upgrade(self, target: str = "head", *, version: str | None = None) -> Plan:
-        """Return what ``upgrade`` would do. Read-only."""
+    def plan_upgrade(self, target: str = "head", *, version: str | None = None, force: bool = False) -> Plan:
+        """Return what ``upgrade`` would do: nothing to a compatible database of a newer version. Read-only."""
+        try:
+            return self._upgrade_plan(target, version, force=force)
+        except AheadError as error:
+            if not error.compatible:
+                raise
+            return Plan(error.revision, error.revision, [], "upgrade", None, error.message)
+
+    def _upgrade_plan(self, target: str, version: str | None, *, force: bool) -> Plan:
         known = self.revisions()
         current = self.current(known)
         wanted, note = self._target(known, target, version, current)
         steps = known.ordered[known.position(current) + 1 : known.position(wanted) + 1]
-        return self._plan(current, wanted if steps else current, steps, "upgrade", note)
+        plan = self._plan(current, wanted if steps else current, steps, "upgrade", note)
+        if steps or not force:
+            return plan
+        if wanted is None:
+            raise TargetError(
+                "base is no revision that could run again. Nothing was changed.",
+                next_step=f"vecmigrate {self.database.option} migrate --force --target head",
+            )
+        again = known.ordered[known.position(wanted) : known.position(current) + 1]
+        return replace(self._plan(current, current, again, "upgrade", note), reverted=list(again[::-1]))
 
     def plan_rollback(self, target: str) -> Plan:
         """Return what ``rollback`` would do. Read-only. Raises TargetError for a target above the database."""
@@ -76,15 +94,16 @@ class Migrator(Overview):
         database was, in one transaction. Raises VecmigrateError.
         """
         try:
-            plan = self.plan_upgrade(target, version=version)
+            plan = self._upgrade_plan(target, version, force=force)
         except AheadError as error:
             if not error.compatible:
                 raise
             return Report(error.revision, error.revision, is_ahead=True, notes=[error.message])
         report = Report(from_revision=plan.from_revision, to_revision=plan.from_revision)
         report.notes += [plan.note] if plan.note else []
-        if force and not plan.steps:
-            return self._force(target, version, report)
+        if plan.reverted:
+            self._call(command.upgrade, "heads", report, vecmigrate_force=self._below(plan.steps[0]) or "base")
+            return report
         # With nothing to apply this still settles what a killed run or an older service left behind.
         revision = plan.to_revision if plan.steps else plan.from_revision
         if revision is not None:
@@ -93,19 +112,9 @@ class Migrator(Overview):
         report.waited = report.waited or bool(plan.steps and not report.applied)
         return report
 
-    def _force(self, target: str, version: str | None, report: Report) -> Report:
-        known = self.revisions()
-        current = self.current(known)
-        wanted, _ = self._target(known, target, version, current)
-        if wanted is None:
-            raise TargetError(
-                "base is no revision that could run again. Nothing was changed.",
-                next_step=f"vecmigrate {self.database.option} migrate --force --target head",
-            )
-        before = known.position(wanted) - 1
-        down_to = known.ids[before] if before >= 0 else "base"
-        self._call(command.upgrade, "heads", report, vecmigrate_force=down_to)
-        return report
+    def _below(self, revision: Revision) -> str | None:
+        ids = (None, *self.revisions().ids)
+        return ids[ids.index(revision.id) - 1]
 
     def rollback(self, target: str, *, allow_data_loss: bool = False) -> Report:
         """Downgrade to a target by the downgrade scripts. Raises VecmigrateError."""
@@ -143,9 +152,15 @@ class Migrator(Overview):
         return path
 
     def clear_history(self) -> int:
-        """Forget every attempt; the schema, its revision and its identity stay. Return how many."""
-        with one_at_a_time, writing(self.database, lock_timeout=self.settings.lock_timeout) as connection:
-            count = history.clear(connection)
-        if self.database.path:
+        """Forget every attempt; the schema, its revision and its identity stay. Return how many.
+
+        Raises DatabaseUnusableError where there is no database, NotOursError where a table of ours is not ours.
+        """
+        with one_at_a_time:
+            self.attempts(limit=1)  # Looked at first, because writing would make a database where none is.
+            with writing(self.database, lock_timeout=self.settings.lock_timeout) as connection:
+                adoption.require_own_tables(connection)
+                count = history.clear(connection)
+        if count and self.database.path:
             self.rebuild_mirror()
         return count

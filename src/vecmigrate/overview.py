@@ -108,13 +108,21 @@ class Overview(Archive):
             self.require_folder()
             return [_listed(each, None, is_applied=False, is_current=False) for each in known.ordered]
         with self._looking() as connection:
-            attempts = {each.revision: each for each in history.read(connection) if each.direction != "restore"}
+            attempts = [each for each in history.read(connection) if each.direction != "restore"]
             try:
                 position = known.position(self.revision(connection, known))
             except AheadError:
                 position = len(known.ordered)
+        newest = {each.revision: each for each in attempts}
+        # An attempt to revert it that failed tells nothing of when it was applied.
+        made = {each.revision: each for each in attempts if each.status == "success" and each.direction != "downgrade"}
         return [
-            _listed(each, attempts.get(each.id), is_applied=index <= position, is_current=index == position)
+            _listed(
+                each,
+                (made if index <= position else newest).get(each.id),
+                is_applied=index <= position,
+                is_current=index == position,
+            )
             for index, each in enumerate(known.ordered)
         ]
 

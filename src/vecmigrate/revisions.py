@@ -75,10 +75,23 @@ class Revisions:
             return self._relative(target, current), None
         if _NUMBER.fullmatch(target):
             return self._number(target), None
+        try:
+            app_versions.parse_version(target)
+        except TargetError:
+            raise TargetError(
+                f"{target!r} is no target, which is head, base, a revision number, +N, -N, or an app version such as "
+                f"{self.versions.newest.version}. Nothing was changed.",
+                next_step="vecmigrate versions",
+            ) from None
         entry, note = self.versions.resolve(target)
         return entry.revision, note
 
     def _relative(self, target: str, current: str | None) -> str | None:
+        if current is not None and current not in self.ids:
+            raise TargetError(
+                f"{target} cannot be counted from {current}, which is not known here. Nothing was changed.",
+                next_step="name a revision or an app version: vecmigrate versions",
+            )
         position = self.position(current) + int(target)
         if not -1 <= position < len(self.ordered):
             raise TargetError(
