@@ -501,28 +501,30 @@ def test_exit_1_for_what_the_user_can_mend(vecmigrate: ON_FILE) -> None:
 
 
 @pytest.mark.parametrize(
-    "words",
+    ("words", "next_step"),
     [
-        ("--json",),
-        ("nonsense", "--json"),
-        ("status", "--nonsense", "--json"),
-        ("status", "too", "many", "--json"),
-        ("migrate", "--target", "1", "--version", "1.0.0", "--json"),
-        ("rollback", "--json"),
-        ("restore", "--json"),
-        ("history", "--limit", "0", "--json"),
-        ("history", "--limit", "many", "--json"),
-        ("history", "--clear", "--json"),
-        ("backup", "prune", "--keep", "0", "--json"),
-        ("--database-url", "sqlite:///other.sqlite3", "status", "--json"),
+        (("--json",), "vecmigrate COMMAND --json"),
+        (("backup", "--json"), "vecmigrate backup COMMAND --json"),
+        (("nonsense", "--json"), "vecmigrate --help"),
+        (("status", "--nonsense", "--json"), "vecmigrate status --help"),
+        (("status", "too", "many", "--json"), "vecmigrate status --help"),
+        (("status", "--db-path", "sessions.sqlite3", "--json"), "vecmigrate --db-path FILE status"),
+        (("backup", "list", "-v", "--json"), "vecmigrate -v backup list"),
+        (("migrate", "--target", "1", "--version", "1.0.0", "--json"), "vecmigrate migrate --help"),
+        (("rollback", "--json"), "vecmigrate rollback --help"),
+        (("restore", "--json"), "vecmigrate restore --help"),
+        (("history", "--limit", "0", "--json"), "vecmigrate history --help"),
+        (("history", "--limit", "many", "--json"), "vecmigrate history --help"),
+        (("history", "--clear", "--json"), "vecmigrate history --help"),
+        (("backup", "prune", "--keep", "0", "--json"), "vecmigrate backup prune --help"),
+        (("--database-url", "sqlite:///other.sqlite3", "status", "--json"), "vecmigrate status --help"),
     ],
-    ids=" ".join,
 )
-def test_exit_2_for_usage(words: tuple[str, ...], vecmigrate: ON_FILE, released_file: Path) -> None:
+def test_exit_2_for_usage(words: tuple[str, ...], next_step: str, vecmigrate: ON_FILE, released_file: Path) -> None:
     """A wrong command line changes nothing, and gives one JSON document where one is asked for."""
     before = legacy.tree(released_file.parent)
     error = error_of(vecmigrate(*words))
-    assert (2, "UsageError", "vecmigrate --help") == (error["exit_code"], error["type"], error["next"])
+    assert (2, "UsageError", next_step) == (error["exit_code"], error["type"], error["next"])
     assert before == legacy.tree(released_file.parent)
 
 

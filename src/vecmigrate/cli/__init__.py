@@ -1,13 +1,16 @@
 """The command line: parse, call, print. It adds choice and explanation, and no safety of its own."""
 
+import contextlib
+import io
 import sys
 import traceback
 from collections.abc import Sequence
+from typing import Any
 
 import click
 
 from vecmigrate.cli import backup, changing, reading
-from vecmigrate.cli.output import print_json
+from vecmigrate.cli.output import echo, print_json
 from vecmigrate.cli.root import cli
 from vecmigrate.environment import terminable
 from vecmigrate.errors import InterruptedRunError, VecmigrateError
@@ -54,21 +57,26 @@ def _unexpected(error: Exception) -> VecmigrateError:
 
 def _explain(error: VecmigrateError, arguments: Sequence[str]) -> int:
     if _wants(arguments, "v", "--verbose"):
-        click.echo("".join(_traceback(error)), err=True)
-    click.echo(f"Error: {error}", err=True)
-    if "--json" in arguments:
-        print_json(
-            {
-                "error": {
-                    "exit_code": error.exit_code,
-                    "type": type(error).__name__,
-                    "message": error.message,
-                    "backup": error.backup,
-                    "next": error.next_step,
-                }
-            }
-        )
+        _complain("".join(_traceback(error)))
+    _complain(f"Error: {error}")
+    _print_error(arguments, error, type(error).__name__, error.message, error.next_step, backup=error.backup)
     return error.exit_code
+
+
+def _complain(text: str) -> None:
+    with contextlib.suppress(VecmigrateError):
+        echo(text, err=True)
+
+
+def _print_error(
+    arguments: Sequence[str], error: Any, kind: str, message: str, next_step: str, *, backup: str | None = None
+) -> None:
+    """Print the document of an error, if ``--json`` asks for one."""
+    if "--json" not in arguments:
+        return
+    described = {"exit_code": error.exit_code, "type": kind, "message": message, "backup": backup, "next": next_step}
+    with contextlib.suppress(VecmigrateError):
+        print_json({"error": described})
 
 
 def _traceback(error: BaseException) -> list[str]:
@@ -86,16 +94,26 @@ def _wants(arguments: Sequence[str], letter: str, long: str) -> bool:
 
 
 def _explain_usage(error: click.ClickException, arguments: Sequence[str]) -> int:
-    error.show()
-    if "--json" in arguments:
-        print_json(
-            {
-                "error": {
-                    "exit_code": error.exit_code,
-                    "type": "UsageError",
-                    "message": error.format_message(),
-                    "next": "vecmigrate --help",
-                }
-            }
-        )
+    shown = io.StringIO()
+    error.show(shown)
+    _complain(shown.getvalue().rstrip())
+    place = _right_place(error)
+    if place:
+        _complain(f"Next: {place}")
+    context = getattr(error, "ctx", None)
+    next_step = place or f"{context.command_path if context else 'vecmigrate'} --help"
+    _print_error(arguments, error, "UsageError", error.format_message(), next_step)
     return error.exit_code
+
+
+def _right_place(error: click.ClickException) -> str | None:
+    """Return the command with an option where it belongs, if it only stands on the wrong side of the command."""
+    if not isinstance(error, click.NoSuchOption) or error.ctx is None:
+        return None
+    if isinstance(error.ctx.command, click.Group) and error.option_name == "--json":
+        return f"{error.ctx.command_path} COMMAND --json"
+    root, _, command = error.ctx.command_path.partition(" ")
+    general = next((each for each in cli.params if error.option_name in each.opts), None)
+    if general is None or not command:
+        return None
+    return " ".join(filter(None, [root, error.option_name, general.metavar, command]))

@@ -4,6 +4,7 @@ import click
 
 from vecmigrate.cli.output import Context, Output, command, table
 from vecmigrate.cli.root import cli
+from vecmigrate.migrator import Migrator
 
 __all__ = ["backup"]
 
@@ -38,7 +39,9 @@ def backup_list(context: Context, out: Output) -> None:
     Example:
       vecmigrate --db-path sessions.sqlite3 backup list
     """
-    found = context.migrator().verified_backups()
+    migrator = context.migrator()
+    found = migrator.verified_backups()
+    _say_of_damaged(migrator, out)
     rows = [("NAME", "REVISION", "CREATED AT", "BYTES", "REASON", "VERIFIED")]
     rows += [
         (
@@ -51,7 +54,16 @@ def backup_list(context: Context, out: Output) -> None:
         )
         for each in found
     ]
-    out.answer({"backups": found}, table(rows) if found else ["No backup yet."])
+    out.answer({"backups": found}, table(rows) if found else [_none(migrator)])
+
+
+def _none(migrator: Migrator) -> str:
+    return f"No backup of {migrator.database} yet in {migrator.backup_folder()}."
+
+
+def _say_of_damaged(migrator: Migrator, out: Output) -> None:
+    for name in migrator.damaged_manifests():
+        out.say(f"The manifest {name} in {migrator.backup_folder()} cannot be read, so its backup is not listed.")
 
 
 @command(backup, "verify")
@@ -63,9 +75,11 @@ def backup_verify(context: Context, out: Output, *, name: str | None) -> int:
     Example:
       vecmigrate --db-path sessions.sqlite3 backup verify
     """
-    results = context.migrator().verify_backups(name)
+    migrator = context.migrator()
+    results = migrator.verify_backups(name)
+    _say_of_damaged(migrator, out)
     lines = [f"{each['name']}: {'ok' if each['verified'] else each['problem']}" for each in results]
-    out.answer({"backups": results}, lines or ["No backup yet."])
+    out.answer({"backups": results}, lines or [_none(migrator)])
     return 0 if all(each["verified"] for each in results) else 1
 
 

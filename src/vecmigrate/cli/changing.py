@@ -7,7 +7,7 @@ import click
 from vecmigrate.cli.output import Context, Output, command
 from vecmigrate.cli.root import cli
 from vecmigrate.journal import Report
-from vecmigrate.migrator import Plan
+from vecmigrate.migrator import Migrator, Plan
 
 __all__ = ["migrate", "restore", "rollback"]
 
@@ -40,10 +40,9 @@ def migrate(
     migrator = context.migrator(backup="never" if no_backup else None)
     target = "head" if target is None else target
     if dry_run:
-        _show_plan(out, migrator.plan_upgrade(target, version=version), "applied")
+        _show_plan(out, migrator.plan_upgrade(target, version=version, force=force), "applied")
         return
-    report = migrator.upgrade(target, version=version, force=force)
-    _show_report(out, report, "applied")
+    _show_report(out, migrator, migrator.upgrade(target, version=version, force=force))
 
 
 @command(cli)
@@ -69,7 +68,7 @@ def rollback(context: Context, out: Output, *, target: str, from_backup: str | N
     elif dry_run:
         _show_plan(out, migrator.plan_rollback(target), "reverted")
     else:
-        _show_report(out, migrator.rollback(target, allow_data_loss=yes), "reverted")
+        _show_report(out, migrator, migrator.rollback(target, allow_data_loss=yes))
 
 
 def _show_plan(out: Output, plan: Plan, verb: str) -> None:
@@ -79,13 +78,17 @@ def _show_plan(out: Output, plan: Plan, verb: str) -> None:
         "from": plan.from_revision,
         "to": plan.to_revision,
         verb: steps,
+        **({"reverted": [step.id for step in plan.reverted]} if plan.reverted else {}),
         "backup": None,
         "backup_folder": plan.backup_folder,
     }
     if plan.note:
         out.say(plan.note)
     lines = [f"Would {plan.direction} from {plan.from_revision or 'base'} to {plan.to_revision or 'base'}:"]
-    lines += [f"  {step.id} {step.name}" for step in plan.steps]
+    if plan.reverted:
+        lines = [f"Would run again, back to {plan.to_revision}:"]
+        lines += [f"  {step.id} {step.name} (down)" for step in plan.reverted]
+    lines += [f"  {step.id} {step.name}{' (up)' if plan.reverted else ''}" for step in plan.steps]
     lines += [f"A backup would go into {plan.backup_folder}"] if plan.backup_folder else []
     out.answer(document, lines if steps else ["Nothing to do."])
 
@@ -105,22 +108,23 @@ def _report_document(report: Report) -> dict[str, Any]:
     }
 
 
-def _show_report(out: Output, report: Report, verb: str) -> None:
+def _show_report(out: Output, migrator: Migrator, report: Report) -> None:
     for note in report.notes:
         out.say(note)
-    steps = report.applied if verb == "applied" else report.reverted
     lines = [f"Nothing to do: the database is at {report.to_revision or 'base'}."]
     if report.applied or report.reverted:
-        lines = [
+        verbs = {"reverted": report.reverted, "applied": report.applied}
+        steps = "; ".join(f"{verb}: {', '.join(ids)}" for verb, ids in verbs.items() if ids)
+        lines = [f"Created {migrator.database}."] if report.created else []
+        lines += [
             (
-                f"From {report.from_revision or 'base'} to {report.to_revision or 'base'} "
-                f"({verb}: {', '.join(steps)}) in {report.duration_seconds:.2f} s."
+                f"From {report.from_revision or 'base'} to {report.to_revision or 'base'} ({steps}) "
+                f"in {report.duration_seconds:.2f} s."
             ),
-            (
-                f"Rows: {report.converted} converted, {report.set_aside} set aside; "
-                "the originals are kept (vecmigrate preserved)."
-            ),
+            f"Rows: {report.converted} converted, {report.set_aside} set aside.",
         ]
+        if report.converted or report.set_aside:
+            lines.append(out.pasteable(f"Their originals are kept: vecmigrate {migrator.database.option} preserved"))
         lines += [f"Backup: {report.backup}"] if report.backup else []
     out.answer(_report_document(report), lines)
 

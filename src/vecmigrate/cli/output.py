@@ -1,8 +1,12 @@
 """What commands share: the global options, their answers, and ``--json``."""
 
+import contextlib
+import errno
 import functools
+import io
 import json
 import os
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -10,10 +14,11 @@ import click
 
 from vecmigrate import settings
 from vecmigrate.engine import sqlite_url
-from vecmigrate.errors import ConfigurationError
+from vecmigrate.errors import ConfigurationError, VecmigrateError
 from vecmigrate.migrator import Migrator
+from vecmigrate.shell import quoted
 
-__all__ = ["Commands", "Context", "Output", "command", "print_json", "table"]
+__all__ = ["Commands", "Context", "Output", "command", "echo", "print_json", "table"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -35,9 +40,12 @@ class Context:
         self.verbosity = verbosity
 
     def migrator(self, **arguments: Any) -> Migrator:
-        if self.url and self.path:
+        if self.url is not None and self.path is not None:
             raise click.UsageError("--database-url and --db-path exclude each other.")
-        url = sqlite_url(self.path) if self.path else self.url
+        if "" in {self.url, self.path}:
+            # A variable of a script that is not set must not lead to the database of a lower source.
+            raise click.UsageError(f"{'--db-path' if self.path == '' else '--database-url'} is empty.")
+        url = self.url if self.path is None else sqlite_url(self.path)
         return Migrator(settings.resolve({"database_url": url} | arguments, os.environ, ini=self._ini()))
 
     def _ini(self) -> str | None:
@@ -62,12 +70,23 @@ class Context:
 
     def say(self, message: str) -> None:
         if self.verbosity >= 0:
-            click.echo(message, err=True)
+            echo(message, err=True)
+
+    def pasteable(self, next_step: str) -> str:
+        """Return what to do next with ``--config`` in its commands, where this one was given it."""
+        if self.config is None:
+            return next_step
+        named = f"vecmigrate --config {quoted(os.path.abspath(self.config))} --d"
+        return next_step.replace("vecmigrate --d", named)
 
 
 def _is_ours(path: str) -> bool:
-    with open(path, encoding="utf-8", errors="replace") as file:
-        return any(line.strip() == f"[{settings.SECTION}]" for line in file)
+    """Tell whether a file that cannot be used may hold settings of ours; one that cannot be read may."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return any(line.strip() == f"[{settings.SECTION}]" for line in file)
+    except OSError:
+        return True
 
 
 def command(group: click.Group, name: str | None = None) -> Callable[[F], click.Command]:
@@ -79,7 +98,11 @@ def command(group: click.Group, name: str | None = None) -> Callable[[F], click.
         @functools.wraps(function)
         def wrapped(ctx: click.Context, /, **options: Any) -> int | None:
             out = Output(ctx.obj, as_json=options.pop("as_json"))
-            code = function(ctx.obj, out, **options)
+            try:
+                code = function(ctx.obj, out, **options)
+            except VecmigrateError as error:
+                error.next_step = ctx.obj.pasteable(error.next_step)
+                raise
             return code if isinstance(code, int) else None
 
         return group.command(name)(wrapped)
@@ -99,14 +122,43 @@ class Output:
             print_json(document)
         else:
             for line in lines:
-                click.echo(line)
+                echo(line)
 
     def say(self, message: str) -> None:
         self._context.say(message)
 
+    def pasteable(self, text: str) -> str:
+        return self._context.pasteable(text)
+
 
 def print_json(document: dict[str, Any]) -> None:
-    click.echo(json.dumps(document, indent=2, ensure_ascii=False))
+    # Escaped, so that it can be printed whatever the encoding of stdout is.
+    echo(json.dumps(document, indent=2))
+
+
+def echo(text: str, *, err: bool = False) -> None:
+    """Print a line. A reader that has gone is no error, because what the command did stands.
+
+    Raises VecmigrateError where the line cannot be written for another reason.
+    """
+    stream = sys.stderr if err else sys.stdout
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    try:
+        click.echo(text.encode(encoding, "backslashreplace").decode(encoding), file=stream)
+    except OSError as error:
+        _discard(stream)
+        # On Windows a closed pipe is an invalid argument.
+        if error.errno not in {errno.EPIPE, errno.EINVAL}:
+            raise VecmigrateError(
+                f"The answer could not be written ({error.strerror}). What the command did stands.",
+                next_step="vecmigrate status, with the options that name the database, tells how that is now",
+            ) from error
+
+
+def _discard(stream: Any) -> None:
+    """Send what is still to be written to a stream nowhere, so that closing it does not fail once more."""
+    with contextlib.suppress(OSError, io.UnsupportedOperation), open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), stream.fileno())
 
 
 def table(rows: Sequence[Sequence[str]]) -> list[str]:
