@@ -331,3 +331,13 @@ def test_commands_are_quoted_for_the_shell_of_the_system(monkeypatch: pytest.Mon
     monkeypatch.setattr(sys, "platform", "win32")
     assert '"C:\\a b\\x"' == shell.quoted("C:\\a b\\x")
     assert "C:\\x" == shell.quoted("C:\\x")
+
+
+def test_the_alembic_command_logs_a_run_once_and_its_backup(released: Path) -> None:
+    """Planning and rehearsing are not announced; where the backup is, a deployment finds in its log."""
+    log = run_alembic(released, "upgrade", "head").err
+    assert 1 == log.count("Context impl SQLiteImpl")
+    (backup,) = (released.parent / "backups").glob("*.sqlite3")
+    assert f"INFO  [vecmigrate] Backup: {backup}\n" in log
+    assert 1 == run_alembic(released, "current").err.count("Context impl SQLiteImpl")
+    assert 1 == run_alembic(released, "upgrade", "head", "--sql").err.count("Context impl SQLiteImpl")

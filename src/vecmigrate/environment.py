@@ -22,6 +22,7 @@ from vecmigrate.engine import Database, locate, reading, scratch
 from vecmigrate.errors import AheadError, ConfigurationError, VecmigrateError
 from vecmigrate.heads import current_heads
 from vecmigrate.journal import Report
+from vecmigrate.preflight import unannounced
 from vecmigrate.runs import Run, log
 from vecmigrate.schema import VERSION_TABLE, metadata
 
@@ -53,8 +54,9 @@ def _dispatch(config: Config) -> None:
         return
     # Configured without a connection only to learn which command this is.
     database = locate(chosen.database_url)
-    context.configure(dialect_name=database.dialect, transactional_ddl=True)
-    options = context.get_context().opts
+    with unannounced():
+        context.configure(dialect_name=database.dialect, transactional_ddl=True)
+        options = context.get_context().opts
     if options["fn"].__name__ in _WRITERS:
         _write(config, database, chosen, options, allow_data_loss=switches.get("allow_data_loss") == "yes")
     elif _needs_no_database(config, database, options):

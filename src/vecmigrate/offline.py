@@ -11,6 +11,7 @@ from sqlalchemy import text
 from vecmigrate import revisions
 from vecmigrate.catalog import database_uuid
 from vecmigrate.engine import Database
+from vecmigrate.preflight import unannounced
 from vecmigrate.schema import META, VERSION_TABLE, tool_metadata
 
 __all__ = ["render"]
@@ -18,8 +19,9 @@ __all__ = ["render"]
 
 def render(database: Database, config: Config) -> None:
     """Print the SQL of the present command. It opens no database, and so is the way of an empty one."""
-    context.configure(dialect_name=database.dialect, literal_binds=True)
-    plan = context.get_context().opts["fn"]
+    with unannounced():
+        context.configure(dialect_name=database.dialect, literal_binds=True)
+        plan = context.get_context().opts["fn"]
     known = revisions.load(config)
 
     def steps(heads: tuple[str, ...], migration: MigrationContext) -> Iterator[MigrationStep]:

@@ -1,6 +1,8 @@
 """What is checked and saved under the lock, before the first write."""
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from alembic.operations import Operations
 from alembic.runtime.migration import MigrationContext, MigrationStep, StampStep
@@ -14,7 +16,18 @@ from vecmigrate.errors import BackupError, NeedsPersonError, WouldLoseRowsError
 from vecmigrate.schema import tool_metadata
 from vecmigrate.settings import Settings
 
-__all__ = ["Steps", "back_up", "drops_tables", "require_no_loss", "require_stampable", "run_scripts", "target_of"]
+__all__ = [
+    "Steps",
+    "back_up",
+    "drops_tables",
+    "require_no_loss",
+    "require_stampable",
+    "run_scripts",
+    "target_of",
+    "unannounced",
+]
+
+log = logging.getLogger("vecmigrate")
 
 Steps = Sequence[MigrationStep]
 
@@ -29,9 +42,26 @@ def drops_tables(step: MigrationStep) -> bool:
     return not step.is_upgrade and target_of(step) is None and not isinstance(step, StampStep)
 
 
+@contextmanager
+def unannounced() -> Iterator[None]:
+    """Keep Alembic from logging that it is configured, where that is not for the run itself."""
+    logger = logging.getLogger(MigrationContext.__module__)
+
+    def nothing(_record: logging.LogRecord) -> bool:
+        return False
+
+    logger.addFilter(nothing)
+    try:
+        yield
+    finally:
+        logger.removeFilter(nothing)
+
+
 def run_scripts(connection: Connection, steps: Steps) -> None:
     """Run revision scripts on a scratch database, without version table and records."""
-    with Operations.context(MigrationContext.configure(connection, opts={"transactional_ddl": True})):
+    with unannounced():
+        context = MigrationContext.configure(connection, opts={"transactional_ddl": True})
+    with Operations.context(context):
         for step in steps:
             step.migration_fn()
 
@@ -105,6 +135,7 @@ def back_up(
     except BackupError:
         quick_check(connection, database)  # Damage of the database itself is the better message.
         raise
+    log.info("Backup: %s", kept.path)
     return kept.path
 
 
