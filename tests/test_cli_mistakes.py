@@ -341,3 +341,29 @@ def test_the_alembic_command_logs_a_run_once_and_its_backup(released: Path) -> N
     assert f"INFO  [vecmigrate] Backup: {backup}\n" in log
     assert 1 == run_alembic(released, "current").err.count("Context impl SQLiteImpl")
     assert 1 == run_alembic(released, "upgrade", "head", "--sql").err.count("Context impl SQLiteImpl")
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("def broken(:\n", "SyntaxError in 003_added.py, line 1"),
+        ("import os\nimport nothing_here\n", "ModuleNotFoundError in 003_added.py, line 2"),
+        ("import os\nos.environ['NOT_SET']\n", "KeyError in 003_added.py, line 2"),
+        ('revision = "003"\ndown_revision = "017"\n', "a down_revision names '017', and there is no such revision"),
+        ("x = 1\n", "Could not determine revision id from filename 003_added.py"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Revision 017 referenced")
+def test_a_faulty_script_is_named(
+    text: str, fault: str, released: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever writes revisions reads where the mistake is, at each command, and nothing is changed."""
+    scripts = Scripts(tmp_path / "scripts", monkeypatch)
+    scripts.add("pass").write_text(text)
+    before = untouched(released.parent)
+    for words in (("status",), ("migrate",), ("versions",)):
+        result = run_cli("--db-path", released, *words, "--json")
+        assert (1, "ConfigurationError") == (result.code, result.document["error"]["type"])
+        assert fault in result.document["error"]["message"]
+        assert ".. " not in result.document["error"]["message"]
+    assert before == untouched(released.parent)

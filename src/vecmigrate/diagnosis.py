@@ -37,7 +37,7 @@ def _place(path: str, cause: BaseException, option: str) -> tuple[str, str] | No
     what = "is an empty file" if os.path.exists(path) else "does not exist"
     if not os.access(folder, os.W_OK):
         return f"{what}, and its folder is read-only", f"make {folder} writable, then: vecmigrate {option} migrate"
-    return what, f"check the path; to make a new database there: vecmigrate {option} migrate"
+    return what, f"vecmigrate {option} migrate"
 
 
 def _state(path: str, cause: BaseException, option: str) -> tuple[str, str]:

@@ -134,7 +134,8 @@ class Migrator(Overview):
                 if isinstance(error.__cause__, VecmigrateError):
                     raise error.__cause__ from error.__cause__.__cause__
                 raise RunFailedError(
-                    f"{error}. Nothing was changed.", next_step=f"vecmigrate {self.database.option} status"
+                    f"{str(error).rstrip('.')}. Nothing was changed.",
+                    next_step=f"vecmigrate {self.database.option} status",
                 ) from error
 
     def rebuild_mirror(self) -> str:

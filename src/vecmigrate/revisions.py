@@ -2,6 +2,7 @@
 
 import os
 import re
+import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -112,15 +113,18 @@ class Revisions:
 
 
 def load(config: Config) -> Revisions:
-    """Read all revision scripts of a configuration. Raises ConfigurationError for several heads."""
+    """Read all revision scripts of a configuration. Raises ConfigurationError for several heads and faulty scripts."""
     location = config.get_main_option("script_location") or ""
     try:
         script = ScriptDirectory.from_config(config)
         scripts = list(script.walk_revisions())[::-1]
     except CommandError as error:
-        raise _malformed(location, str(error)) from error
-    if len(script.get_heads()) != 1:
-        raise _malformed(location, f"there are {len(script.get_heads())} heads: {', '.join(script.get_heads())}")
+        raise _malformed(location, str(error).rstrip(".")) from error
+    except Exception as error:  # whatever a script raises while it is imported
+        raise _malformed(location, _fault(error, location)) from error
+    heads = script.get_heads()
+    if len(heads) != 1:
+        raise _malformed(location, f"there are {len(heads)} heads: {', '.join(heads)}" if heads else "there is none")
     versions = app_versions.load(revisions=[each.revision for each in scripts])
     by_revision: Mapping[str, app_versions.AppVersion] = {each.revision: each for each in versions.entries}
     return Revisions(tuple(_revision(each, by_revision.get(each.revision)) for each in scripts), versions)
@@ -134,6 +138,17 @@ def _revision(script: Script, version: app_versions.AppVersion | None) -> Revisi
         app_version=str(version.version) if version else None,
         compatible_from=str(version.compatible_from) if version else None,
     )
+
+
+def _fault(error: Exception, location: str) -> str:
+    """Return what a script raised, and where in it."""
+    inside = [each for each in traceback.extract_tb(error.__traceback__) if each.filename.startswith(location)]
+    if isinstance(error, KeyError) and not inside:
+        return f"a down_revision names {error}, and there is no such revision"
+    place = (inside[-1].filename, inside[-1].lineno) if inside else None
+    if isinstance(error, SyntaxError) and error.filename:
+        place = (error.filename, error.lineno)
+    return type(error).__name__ + (f" in {os.path.basename(place[0])}, line {place[1]}" if place else "")
 
 
 def _malformed(location: str, why: str) -> ConfigurationError:
