@@ -209,10 +209,10 @@ def test_no_warning_is_raised_where_warnings_are_errors(released_file: Path) -> 
     assert (0, "migrated\n", "") == (done.returncode, done.stdout, done.stderr)
 
 
-def run_bare(code: str, *arguments: str, cwd: Path) -> Result:
+def run_bare(*arguments: str, cwd: Path) -> Result:
     """Run Python with an empty environment, so without HOME, PATH and locale, in a folder."""
     done = subprocess.run(
-        [sys.executable, "-c", code, *arguments],
+        [sys.executable, *arguments],
         env={},
         cwd=cwd,
         capture_output=True,
@@ -234,14 +234,23 @@ def test_it_works_from_any_folder_and_without_a_home(released_file: Path, tmp_pa
         "print(vecmigrate.ensure_current(url, on_failure='raise').state); print(vecmigrate.status(url).state)"
     )
 
-    result = run_bare(code, str(released_file), cwd=elsewhere)
+    result = run_bare("-c", code, str(released_file), cwd=elsewhere)
 
     assert (0, ["migrated", "current", "current"]) == (result.code, result.out.split()), result.err
     assert ["alembic.ini"] == [path.name for path in elsewhere.iterdir()]
 
 
+# python/cpython#130932: where sys.path[0] is "", so under `-c` but not in a program in a file, `import socket` fails
+# in a folder that is gone, and SQLAlchemy imports asyncio, which imports that.
+_NEEDS_ITS_FOLDER = (3, 13) <= sys.version_info < (3, 13, 3)
+
+
 @pytest.mark.skipif(os.name == "nt", reason="Windows does not let go of a folder that is in use")
-def test_it_works_from_a_folder_that_is_gone(released_file: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "program",
+    ["a file", pytest.param("-c", marks=pytest.mark.xfail(_NEEDS_ITS_FOLDER, reason="python/cpython#130932"))],
+)
+def test_it_works_from_a_folder_that_is_gone(program: str, released_file: Path, tmp_path: Path) -> None:
     """A service whose working directory was removed under it can still boot."""
     gone = tmp_path / "gone"
     gone.mkdir()
@@ -250,8 +259,10 @@ def test_it_works_from_a_folder_that_is_gone(released_file: Path, tmp_path: Path
         "print(vecmigrate.ensure_current(url, on_failure='raise').state); "
         "print(vecmigrate.ensure_current(url, on_failure='raise').state)"
     )
+    (tmp_path / "service.py").write_text(code, encoding="utf-8")
+    words = ["-c", code] if program == "-c" else [str(tmp_path / "service.py")]
 
-    result = run_bare(code, str(released_file), cwd=gone)
+    result = run_bare(*words, str(released_file), cwd=gone)
 
     assert (0, ["migrated", "current"]) == (result.code, result.out.split()), result.err
 
