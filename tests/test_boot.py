@@ -12,12 +12,12 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, Protocol
 
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import create_async_engine
-from sqlalchemy.pool import NullPool, StaticPool
+from sqlalchemy.pool import NullPool, QueuePool, StaticPool
 
 import legacy
 import vecmigrate
@@ -496,14 +496,28 @@ def test_of_an_engine_on_a_file_only_the_url_is_used(released_file: Path) -> Non
 _PRAGMAS = ("foreign_keys", "legacy_alter_table", "secure_delete", "query_only", "busy_timeout", "recursive_triggers")
 
 
-def memory(shape: str | None, folder: Path, **options: Any) -> sa.Engine:
-    """Return an engine in memory as tests of services have it, with foreign keys on, holding a legacy shape."""
-    engine = sa.create_engine("sqlite://", poolclass=StaticPool, connect_args={"check_same_thread": False, **options})
-    sa.event.listen(engine, "connect", lambda connection, _: connection.execute("PRAGMA foreign_keys = ON"))
-    if shape is not None:
-        with legacy.opened(legacy.build(folder / "source.sqlite3", shape)) as source:
-            source.backup(driver(engine))
-    return engine
+class Memory(Protocol):
+    """Makes engines in memory."""
+
+    def __call__(self, shape: str | None, **options: Any) -> sa.Engine: ...
+
+
+@pytest.fixture
+def memory(tmp_path: Path) -> Iterator[Memory]:
+    """Make engines in memory as tests of services have them, with foreign keys on, holding a legacy shape."""
+    with contextlib.ExitStack() as stack:
+
+        def make(shape: str | None, **options: Any) -> sa.Engine:
+            settings = {"check_same_thread": False, **options}
+            engine = sa.create_engine("sqlite://", poolclass=StaticPool, connect_args=settings)
+            stack.callback(engine.dispose)
+            sa.event.listen(engine, "connect", lambda connection, _: connection.execute("PRAGMA foreign_keys = ON"))
+            if shape is not None:
+                with legacy.opened(legacy.build(tmp_path / "source.sqlite3", shape)) as source:
+                    source.backup(driver(engine))
+            return engine
+
+        yield make
 
 
 def driver(engine: sa.Engine) -> sqlite3.Connection:
@@ -526,9 +540,9 @@ def manners(engine: sa.Engine) -> dict[str, object]:
 
 
 @pytest.mark.parametrize("options", [{}, {"isolation_level": None}], ids=["default", "autocommit"])
-def test_an_engine_in_memory_is_migrated_itself(tmp_path: Path, options: dict[str, Any]) -> None:
+def test_an_engine_in_memory_is_migrated_itself(memory: Memory, options: dict[str, Any]) -> None:
     """It has no backup, the report says so, and its connection has the service's settings afterwards."""
-    engine = memory("released", tmp_path, **options)
+    engine = memory("released", **options)
     before = manners(engine)
 
     first, second = (ensure_current(engine, on_failure="raise") for _ in range(2))
@@ -545,9 +559,9 @@ def test_an_engine_in_memory_is_migrated_itself(tmp_path: Path, options: dict[st
     assert "current" == vecmigrate.status(engine).state
 
 
-def test_an_empty_engine_in_memory_is_migrated_too(tmp_path: Path) -> None:
+def test_an_empty_engine_in_memory_is_migrated_too(memory: Memory) -> None:
     """The fixture of a service's test suite: an empty database in memory at head."""
-    engine = memory(None, tmp_path)
+    engine = memory(None)
 
     assert "migrated" == ensure_current(engine, on_failure="raise").state
     sa.inspect(engine).get_columns("vector_stores")
@@ -556,9 +570,9 @@ def test_an_empty_engine_in_memory_is_migrated_too(tmp_path: Path) -> None:
     assert "002" == vecmigrate.upgrade(engine).to_revision
 
 
-def test_an_engine_that_begins_transactions_itself_is_migrated(tmp_path: Path) -> None:
+def test_an_engine_that_begins_transactions_itself_is_migrated(memory: Memory) -> None:
     """SQLAlchemy's recipe for whole transactions on SQLite, a listener that emits BEGIN, is no obstacle."""
-    engine = memory("legacy", tmp_path, isolation_level=None)
+    engine = memory("legacy", isolation_level=None)
     sa.event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN"))
     before = manners(engine)
 
@@ -566,9 +580,9 @@ def test_an_engine_that_begins_transactions_itself_is_migrated(tmp_path: Path) -
     assert before == manners(engine)
 
 
-def test_an_engine_in_memory_is_as_before_after_a_failure(tmp_path: Path) -> None:
+def test_an_engine_in_memory_is_as_before_after_a_failure(memory: Memory) -> None:
     """A refused database in memory keeps its tables, and its connection its settings."""
-    engine = memory("legacy", tmp_path)
+    engine = memory("legacy")
     connection = driver(engine)
     connection.executescript("DROP VIEW active_stores; DROP TABLE stores; CREATE TABLE stores (somebody TEXT)")
     dump, before = list(connection.iterdump()), manners(engine)
@@ -581,16 +595,60 @@ def test_an_engine_in_memory_is_as_before_after_a_failure(tmp_path: Path) -> Non
     assert dump == list(connection.iterdump())
 
 
-def test_a_failing_revision_leaves_an_engine_in_memory_as_it_was(tmp_path: Path, scripts: Scripts) -> None:
+def test_a_failing_revision_leaves_an_engine_in_memory_as_it_was(memory: Memory, scripts: Scripts) -> None:
     """A failed run in memory is rolled back, and the connection has its settings afterwards."""
     scripts.add("raise RuntimeError('on purpose')")
-    engine = memory("legacy", tmp_path)
+    engine = memory("legacy")
     before = manners(engine)
 
     assert "failed" == ensure_current(engine).state
     assert before == manners(engine)
     assert "vecmigrate_version" not in sa.inspect(engine).get_table_names()
     assert "protected" in {column["name"] for column in sa.inspect(engine).get_columns("vector_stores")}
+
+
+def test_threads_that_boot_at_once_on_an_engine_in_memory(memory: Memory) -> None:
+    """All have one connection; nobody gives it back, which would roll back, while another one migrates."""
+    engine = memory("released")
+    states: list[str] = []
+    barrier = threading.Barrier(4)
+
+    def boot() -> None:
+        barrier.wait()
+        states.append(ensure_current(engine, on_failure="raise").state)
+
+    threads = [threading.Thread(target=boot) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert (4, 1) == (len(states), states.count("migrated"))
+    assert "current" == vecmigrate.status(engine).state
+
+
+def test_a_file_behind_an_engine_that_does_not_name_it_is_left_alone(released_file: Path) -> None:
+    """An Engine whose `creator` opens a file would be migrated as one in memory, without lock and backup."""
+    before = legacy.digest(released_file)
+
+    for pool in (QueuePool, StaticPool):
+        engine = sa.create_engine("sqlite://", creator=lambda: sqlite3.connect(released_file), poolclass=pool)
+        report = ensure_current(engine)
+        engine.dispose()
+
+        assert "failed" == report.state
+        assert before == legacy.digest(released_file)
+    assert f"sqlite:///{released_file}" in str(report.error)
+
+
+def test_an_engine_in_memory_that_keeps_nothing_is_refused() -> None:
+    """With a NullPool the tables would be gone with the connection that made them."""
+    engine = sa.create_engine("sqlite://", poolclass=NullPool)
+
+    report = ensure_current(engine)
+
+    assert "failed" == report.state
+    assert "StaticPool" in str(report.error)
 
 
 # Event loops.

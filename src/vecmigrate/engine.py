@@ -4,7 +4,7 @@ import os
 import sqlite3
 import stat
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import parse_qs, quote, unquote, urlsplit
@@ -17,12 +17,14 @@ from vecmigrate import sqlite_files
 from vecmigrate.diagnosis import diagnosed
 from vecmigrate.errors import ConfigurationError, DatabaseUnusableError
 from vecmigrate.locks import (
+    borrowed,
     commit_sqlite,
     is_busy,
     is_interrupted,
     lock_postgresql,
     lock_sqlite,
     lock_timed_out,
+    one_thread_in_memory,
     wait_to_read_sqlite,
 )
 from vecmigrate.shell import quoted
@@ -198,7 +200,8 @@ def reading(database: Database, *, timeout: float = 5.0) -> Iterator[Connection]
         # SQLite would take an empty file for an empty database.
         raise unusable(database, FileNotFoundError())
     engine = database.engine or _engine(database, timeout=timeout, read_only=True)
-    with translated(database), engine.connect() as connection:
+    alone = one_thread_in_memory if database.engine else nullcontext()
+    with alone, translated(database), engine.connect() as connection:
         if database.path is not None:
             wait_to_read_sqlite(str(database), connection, timeout)
         yield connection
@@ -212,7 +215,7 @@ def writing(database: Database, *, lock_timeout: float) -> Iterator[Connection]:
     ``lock_timeout`` seconds. An exception rolls back. Raises LockTimeoutError, DatabaseUnusableError.
     """
     if database.engine is not None:
-        with _borrowed(database.engine) as connection:
+        with borrowed(database.engine) as connection:
             yield connection
         return
     with ExitStack() as stack:
@@ -227,30 +230,6 @@ def writing(database: Database, *, lock_timeout: float) -> Iterator[Connection]:
             raise
         with translated(database):
             transaction.commit()
-
-
-@contextmanager
-def _borrowed(engine: Engine) -> Iterator[Connection]:
-    """Open a transaction on the caller's own engine in memory, and leave its connection as it was."""
-    with engine.connect() as connection, connection.begin():
-        driver: Any = connection.connection.driver_connection
-        level, driver.isolation_level = driver.isolation_level, None
-        pragmas = {"foreign_keys": 0, "legacy_alter_table": 1}
-        before = {name: driver.execute(f"PRAGMA {name}").fetchone()[0] for name in pragmas}
-        for name, value in pragmas.items():
-            driver.execute(f"PRAGMA {name} = {value}")
-        driver.execute("BEGIN IMMEDIATE")
-        try:
-            yield connection
-            driver.execute("COMMIT")
-        except BaseException:
-            if driver.in_transaction:
-                driver.execute("ROLLBACK")
-            raise
-        finally:
-            for name, value in before.items():
-                driver.execute(f"PRAGMA {name} = {value}")
-            driver.isolation_level = level
 
 
 @contextmanager

@@ -1,28 +1,38 @@
 """Locks and the transaction of a run: the write lock, the wait for it, and the guard over its end."""
 
 import sqlite3
+import threading
 import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Self
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import NullPool
 
-from vecmigrate.errors import LockTimeoutError
+from vecmigrate.errors import ConfigurationError, LockTimeoutError
 
 __all__ = [
     "WatchedTransaction",
+    "borrowed",
     "commit_sqlite",
+    "ends_process",
     "is_busy",
     "is_interrupted",
     "lock_postgresql",
     "lock_sqlite",
     "lock_timed_out",
+    "one_thread_in_memory",
     "sqlite_code",
     "wait_to_read_sqlite",
 ]
 
 _ADVISORY_LOCK = 0x7665636D  # "vecm"
 _POLL_SECONDS = 0.02
+one_thread_in_memory = threading.RLock()
+"""An engine in memory may have one connection for all: to give it back rolls back what others do with it."""
 
 
 def lock_sqlite(name: str, connection: Connection, timeout: float) -> None:
@@ -58,6 +68,46 @@ def _retry_while_busy(connection: Connection, statement: str, timeout: float, na
             time.sleep(_POLL_SECONDS)
         else:
             return
+
+
+@contextmanager
+def borrowed(engine: Engine) -> Iterator[Connection]:
+    """Open a transaction on the caller's own engine in memory, and leave its connection as it was."""
+    if isinstance(engine.pool, NullPool) and not (engine.url.database or "").startswith("file:"):
+        raise ConfigurationError(
+            "The Engine is one in memory that keeps no connection, and so no table. Nothing was changed.",
+            next_step="make it with poolclass=StaticPool, or name a file",
+        )
+    with one_thread_in_memory, engine.connect() as connection, connection.begin():
+        driver: Any = connection.connection.driver_connection
+        _require_memory(driver)
+        level, driver.isolation_level = driver.isolation_level, None
+        pragmas = {"foreign_keys": 0, "legacy_alter_table": 1}
+        before = {name: driver.execute(f"PRAGMA {name}").fetchone()[0] for name in pragmas}
+        try:
+            for name, value in pragmas.items():
+                driver.execute(f"PRAGMA {name} = {value}")
+            driver.execute("BEGIN IMMEDIATE")
+            yield connection
+            driver.execute("COMMIT")
+        except BaseException:
+            if driver.in_transaction:
+                driver.execute("ROLLBACK")
+            raise
+        finally:
+            for name, value in before.items():
+                driver.execute(f"PRAGMA {name} = {value}")
+            driver.isolation_level = level
+
+
+def _require_memory(driver: Any) -> None:
+    """Refuse a file behind an Engine whose URL does not name it: it would have no lock, backup and history."""
+    path = driver.execute("PRAGMA database_list").fetchone()[2]
+    if path:
+        raise ConfigurationError(
+            f"The URL of the Engine names no file, and its connection is one to {path}. Nothing was changed.",
+            next_step=f"pass the URL of that file instead: sqlite:///{path}",
+        )
 
 
 def lock_postgresql(name: str, connection: Connection, timeout: float) -> None:
