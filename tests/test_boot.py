@@ -23,7 +23,7 @@ import legacy
 import vecmigrate
 from doors import run_python, url
 from scripts import Scripts
-from vecmigrate import booting
+from vecmigrate import booting, migrator
 from vecmigrate.boot import ensure_current
 from vecmigrate.errors import AheadError, DatabaseUnusableError, LockTimeoutError, NotOursError, RunFailedError
 
@@ -260,6 +260,30 @@ def test_the_version_of_the_application_decides_about_a_newer_database(
     make_newer(current_file, compatible_from="1.3.0")
 
     assert state == ensure_current(url(current_file), app_version=app_version).state
+
+
+@pytest.mark.parametrize(
+    ("app_version", "state"),
+    [("1.2.9", "ahead_incompatible"), ("1.3.0", "ahead_compatible"), (None, "ahead_incompatible")],
+)
+def test_the_version_decides_too_where_a_newer_version_comes_first(
+    released_file: Path, monkeypatch: pytest.MonkeyPatch, app_version: str | None, state: str
+) -> None:
+    """While this boot waits for the lock, a newer version migrates the database."""
+    planned = migrator.Migrator.plan_upgrade
+
+    def overtaken(self: migrator.Migrator, *arguments: Any, **options: Any) -> migrator.Plan:
+        monkeypatch.undo()
+        plan = planned(self, *arguments, **options)
+        vecmigrate.upgrade(url(released_file))
+        make_newer(released_file, compatible_from="1.3.0")
+        return plan
+
+    monkeypatch.setattr(migrator.Migrator, "plan_upgrade", overtaken)
+
+    report = ensure_current(url(released_file), app_version=app_version)
+
+    assert (state, "003", "003") == (report.state, report.before, report.after)
 
 
 def test_the_oldest_compatible_version_is_kept_in_the_database(current_file: Path) -> None:

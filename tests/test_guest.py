@@ -182,6 +182,46 @@ except KeyboardInterrupt:
     assert [("failed",), ("interrupted",)] == legacy.query(released_file, statuses)
 
 
+STOPPED = """
+import os, signal, sys
+from vecmigrate import access, scripts_folder
+scripts_folder.script_location = access.script_location = lambda: sys.argv[2]
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(9))
+print(vecmigrate.ensure_current(url, on_failure=sys.argv[3]).state)
+"""
+
+STOPS = {
+    "a signal": "import os, signal\n        os.kill(os.getpid(), signal.SIGTERM)",
+    "the script": "import sys\n        sys.exit(9)",
+    "the rehearsed script": "pass\n    import sys\n    sys.exit(9)",
+}
+
+
+@pytest.mark.parametrize("on_failure", ["warn", "raise"])
+@pytest.mark.parametrize("stop", STOPS)
+def test_a_service_is_stopped_by_itself_and_not_by_a_script(
+    stop: str, on_failure: str, released_file: Path, tmp_path: Path
+) -> None:
+    """What the service's handler of SIGTERM decides passes through a run; a script that exits is one that fails."""
+    scripts = tmp_path / "scripts"
+    shutil.copytree(ROOT / "alembic", scripts, ignore=shutil.ignore_patterns("__pycache__"))
+    text = BAD_REVISION.replace(
+        'raise KeyboardInterrupt if "STOP" in os.environ else RuntimeError("on purpose")', STOPS[stop]
+    )
+    (scripts / "versions" / "003_bad.py").write_text(text, encoding="utf-8")
+
+    result = run_python(SNAPSHOT + STOPPED, released_file, scripts, on_failure)
+
+    statuses = [status for (status,) in legacy.query(released_file, "SELECT status FROM vecmigrate_history")]
+    if stop == "a signal":
+        assert (9, "", "") == (result.code, result.out, result.err)
+        assert ["skipped", "skipped", "skipped", "interrupted"] == statuses
+    else:
+        assert ((0, "failed\n") if on_failure == "warn" else (1, "")) == (result.code, result.out)
+        assert ["skipped", "skipped", "skipped", "failed"] == statuses
+    assert legacy.revision(released_file) is None
+
+
 def test_a_service_without_any_logging_hears_of_a_failure_on_stderr_only(released_file: Path) -> None:
     """Stdout may belong to a protocol: Python's own last resort shows the warning on stderr."""
     occupy(released_file)

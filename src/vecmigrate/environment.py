@@ -111,16 +111,24 @@ def _write(
     script = ScriptDirectory.from_config(config)
     report = config.attributes.setdefault("vecmigrate_report", Report())
     known = revisions.load(config)
+
+    def heads(connection: Connection) -> tuple[str, ...]:
+        # A stamp with --purge counts as starting from base, whatever is there.
+        if options.get("purge"):
+            return ()
+        version = config.attributes.get("vecmigrate_app_version")
+        return current_heads(connection, known, option=database.option, app_version=version)
+
     run = Run(
         database,
         chosen,
         known,
         script=script,
+        heads=heads,
         plan=_plan(config, script, options),
         apply=_apply,
         report=report,
         allow_data_loss=allow_data_loss,
-        purge=bool(options.get("purge")),
     )
     try:
         run.execute()

@@ -138,6 +138,14 @@ def is_interrupted(error: BaseException) -> bool:
     return sqlite_code(error).startswith("SQLITE_INTERRUPT")
 
 
+def ends_process(error: BaseException) -> bool:
+    """Tell whether an error is to end the process, as the handler of a signal may decide and a script may not."""
+    if isinstance(error, Exception):
+        return False
+    innermost = [frame for frame, _ in traceback.walk_tb(error.__traceback__)][-1]
+    return not (isinstance(error, SystemExit) and "down_revision" in innermost.f_globals)
+
+
 def sqlite_code(error: BaseException) -> str:
     cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
     return str(getattr(cause, "sqlite_errorname", "") or "")

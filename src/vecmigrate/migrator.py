@@ -126,12 +126,14 @@ class Migrator(Overview):
         return report
 
     def _call(self, call: Any, revision: str, report: Report, **attributes: Any) -> None:
-        config = alembic_config(self.settings, vecmigrate_report=report, **attributes)
+        attributes |= {"vecmigrate_report": report, "vecmigrate_app_version": self.app_version}
+        config = alembic_config(self.settings, **attributes)
         with one_at_a_time:
             try:
                 call(config, revision)
             except CommandError as error:
                 if isinstance(error.__cause__, VecmigrateError):
+                    error.__cause__.revision = error.__cause__.revision or report.from_revision
                     raise error.__cause__ from error.__cause__.__cause__
                 raise RunFailedError(
                     f"{str(error).rstrip('.')}. Nothing was changed.",

@@ -13,6 +13,7 @@ from vecmigrate import adoption, backups, history, manifests
 from vecmigrate.catalog import has_content, schema_copy
 from vecmigrate.engine import Database, quick_check
 from vecmigrate.errors import BackupError, NeedsPersonError, WouldLoseRowsError
+from vecmigrate.locks import ends_process
 from vecmigrate.schema import tool_metadata
 from vecmigrate.settings import Settings
 
@@ -63,7 +64,12 @@ def run_scripts(connection: Connection, steps: Steps) -> None:
         context = MigrationContext.configure(connection, opts={"transactional_ddl": True})
     with Operations.context(context):
         for step in steps:
-            step.migration_fn()
+            try:
+                step.migration_fn()
+            except SystemExit as error:
+                if ends_process(error):
+                    raise
+                raise RuntimeError("a script is no place to end the process") from error
 
 
 def require_stampable(connection: Connection, database: Database, script: ScriptDirectory, steps: Steps) -> None:

@@ -24,9 +24,9 @@ from vecmigrate.errors import (
     VecmigrateError,
     WouldLoseRowsError,
 )
-from vecmigrate.heads import current_heads, one_of
+from vecmigrate.heads import one_of
 from vecmigrate.journal import Journal, Report, described, direction_of, revision_of
-from vecmigrate.locks import WatchedTransaction, is_interrupted
+from vecmigrate.locks import WatchedTransaction, ends_process, is_interrupted
 from vecmigrate.preflight import Steps, back_up, drops_tables, require_no_loss, require_stampable, run_scripts
 from vecmigrate.revisions import Revisions
 from vecmigrate.schema import PRESERVED, tool_metadata
@@ -43,8 +43,8 @@ _REFUSALS = (BackupError, DatabaseUnusableError, LockTimeoutError, NotOursError,
 class Run:
     """A change of one database by a plan that is made again once the lock is held.
 
-    ``plan`` turns the present heads into steps, ``apply`` runs Alembic over a connection with a
-    function that yields steps.
+    ``heads`` reads the present heads, ``plan`` turns them into steps, ``apply`` runs Alembic over a
+    connection with a function that yields steps.
     """
 
     def __init__(
@@ -54,21 +54,21 @@ class Run:
         revisions: Revisions,
         *,
         script: ScriptDirectory,
+        heads: Callable[[Connection], tuple[str, ...]],
         plan: Callable[[tuple[str, ...]], Steps],
         apply: Callable[[Connection, Callable[..., Iterator[MigrationStep]]], None],
         report: Report,
         allow_data_loss: bool = False,
-        purge: bool = False,
     ) -> None:
         self.database = database
         self.settings = settings
         self.revisions = revisions
         self.report = report
         self._script = script
+        self._heads = heads
         self._plan = plan
         self._apply = apply
         self._allow_data_loss = allow_data_loss
-        self._purge = purge
         self._journal = Journal(report, revisions)
         self._database_id = ""
         self._steps: Steps = ()
@@ -119,10 +119,6 @@ class Run:
             return True
         with reading(self.database, timeout=self.settings.lock_timeout) as connection:
             return _has_leftovers(connection, self.report.from_revision)
-
-    def _heads(self, connection: Connection) -> tuple[str, ...]:
-        """Return the present heads; a stamp with ``--purge`` counts as starting from base, whatever is there."""
-        return () if self._purge else current_heads(connection, self.revisions, option=self.database.option)
 
     def _prepare(self, connection: Connection) -> bool:
         """Plan again under the lock, and do all that can refuse the run or must precede its first write."""
@@ -275,11 +271,11 @@ class Run:
         if isinstance(error, _REFUSALS):
             self._remove_marker()
             return error
-        interrupted = isinstance(error, KeyboardInterrupt) or is_interrupted(error)
+        interrupted = ends_process(error) or is_interrupted(error)
         status, why = ("interrupted", "Stopped by a signal") if interrupted else ("failed", described(error))
         note = self._record(self._journal.failed(status, why))
         if interrupted:
-            return error if isinstance(error, KeyboardInterrupt) else KeyboardInterrupt()
+            return error if ends_process(error) else KeyboardInterrupt()
         if isinstance(error, VecmigrateError):
             error.backup = self.report.backup
             return error
