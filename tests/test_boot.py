@@ -133,7 +133,9 @@ def test_tables_that_an_older_service_made_again_are_merged_on_boot(current_file
 
     report = ensure_current(url(current_file), on_failure="raise")
 
-    assert report.usable
+    assert ("migrated", "002", "002", True) == (report.state, report.before, report.after, report.usable)
+    assert report.backup is not None
+    assert ("Merged the table stores of an older service: 1 rows converted, 0 set aside.",) == report.notes
     assert "stores" not in legacy.tables(current_file)
     assert [("vs_again",)] == legacy.query(
         current_file, "SELECT vector_store_id FROM vector_stores WHERE vector_store_id = 'vs_again'"
@@ -204,7 +206,29 @@ def test_a_database_that_stays_locked_is_reported_in_time(released_file: Path, m
     assert ("locked", False) == (report.state, report.usable)
     assert isinstance(report.error, LockTimeoutError)
     assert "0.2 seconds" in str(report.error)
+    assert "a longer lock_timeout" in str(report.error)
     assert 0.2 <= report.duration_seconds < 2
+
+
+@pytest.mark.parametrize("given", ["0.2", None])
+def test_a_lock_timeout_is_a_number_or_the_setting(
+    given: Any, released_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Text of a number, as a service has from its environment, is one; None leaves it to the settings."""
+    monkeypatch.setenv("VECMIGRATE_LOCK_TIMEOUT", "0.2")
+    with locked(released_file):
+        assert "locked" == ensure_current(url(released_file), lock_timeout=given).state
+
+    assert "migrated" == ensure_current(url(released_file), lock_timeout=given).state
+    assert ensure_current(url(released_file), lock_timeout=given).usable
+
+
+def test_a_lock_timeout_that_is_no_number_is_reported(released_file: Path) -> None:
+    """It is an error like any other setting that is none, so with "warn" nothing is raised."""
+    for given in ("soon", -1, float("nan")):
+        report = ensure_current(url(released_file), lock_timeout=given)  # type: ignore[arg-type]
+        assert "failed" == report.state
+        assert "lock_timeout" in str(report.error)
 
 
 def test_a_boot_outlasts_a_process_that_lets_nobody_read(released_file: Path) -> None:
@@ -306,6 +330,19 @@ def test_a_revision_that_fails_leaves_the_database_as_it_was(released_file: Path
     assert Path(report.backup).is_file()
     assert "on purpose" in str(report.error)
     assert before == legacy.digest(released_file)
+
+
+def test_a_boot_that_failed_tells_the_revision_that_is_still_there(current_file: Path, scripts: Scripts) -> None:
+    """Also a boot that changed nothing names the revision: what failed, and what was locked."""
+    scripts.add("raise RuntimeError('on purpose')")
+
+    failed = ensure_current(url(current_file))
+    with locked(current_file):
+        kept_out = ensure_current(url(current_file), lock_timeout=0.1)
+
+    assert ("failed", "002", "002") == (failed.state, failed.before, failed.after)
+    assert ("locked", "002", "002") == (kept_out.state, kept_out.before, kept_out.after)
+    assert failed.backup is not None
 
 
 # What a service cannot mend.

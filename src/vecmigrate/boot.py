@@ -32,15 +32,16 @@ class BootReport:
     ``state`` is one of:
 
     - ``current``: at head already, nothing was done
-    - ``migrated``: upgraded now
+    - ``migrated``: upgraded now, or the table of an older service merged
     - ``waited``: another process upgraded it meanwhile
     - ``ahead_compatible``: written by a newer app version, which this one may use
     - ``ahead_incompatible``: written by a newer app version, which this one must not use
     - ``locked``: another process held it for longer than ``lock_timeout``
     - ``failed``: see ``error``; the database is as it was
 
-    ``before`` and ``after`` are revisions or None, ``backup`` the path of the backup or None,
-    ``duration_seconds`` a float, ``error`` a VecmigrateError or None, ``notes`` lines for a person.
+    ``before`` and ``after`` are revisions, None for base or where it could not be read. ``backup`` is the
+    path of the backup or None, ``duration_seconds`` a float, ``error`` a VecmigrateError or None, ``notes``
+    lines for a person.
     """
 
     __slots__ = ("after", "backup", "before", "duration_seconds", "error", "notes", "state")
@@ -103,7 +104,7 @@ def ensure_current(
     if on_failure not in {"warn", "raise"}:
         raise ValueError(f"on_failure must be 'warn' or 'raise', not {on_failure!r}")
     began = time.perf_counter()
-    head = _revision_if_current(url, timeout=min(lock_timeout, _BUSY_SECONDS))
+    head = _revision_if_current(url, lock_timeout)
     if head is not None:
         return BootReport(state="current", before=head, after=head, duration_seconds=time.perf_counter() - began)
     from vecmigrate.booting import boot  # noqa: PLC0415 - heavy, and only needed where there is work
@@ -111,21 +112,21 @@ def ensure_current(
     return boot(url, raises=on_failure == "raise", lock_timeout=lock_timeout, app_version=app_version)
 
 
-def _revision_if_current(url: object, *, timeout: float) -> "str | None":
+def _revision_if_current(url: object, lock_timeout: float) -> "str | None":
     """Return the head if an SQLite file is known to be there with nothing left to do, else None. Read-only."""
     path = _plain_path(url)
     if path is None:
         return None
     quoted = path.replace("%", "%25").replace("?", "%3f").replace("#", "%23")
     try:
-        head = newest_revision()
+        head, timeout = newest_revision(), min(lock_timeout, _BUSY_SECONDS)
         # Unlike mode=ro, mode=rw leaves no sidecars of a WAL database behind. It does not create the file.
         connection = sqlite3.connect(f"file:{quoted}?mode=rw", uri=True, timeout=timeout, isolation_level=None)
         try:
             rows = connection.execute(_QUERY).fetchmany(2)
         finally:
             connection.close()
-    except (sqlite3.Error, OSError, ValueError):
+    except (sqlite3.Error, OSError, TypeError, ValueError):
         return None  # The long way finds out why, and says it well.
     return head if rows == [(head, 0)] else None
 

@@ -26,6 +26,10 @@ def boot(url: Any, *, raises: bool, lock_timeout: float, app_version: str | None
         migrator = Migrator(chosen, app_version=app_version)
         _require_lasting(migrator.database)
         report = migrator.upgrade()
+    except LockTimeoutError as error:
+        # The environment has no say here: an argument, also a default one, comes first.
+        error.next_step = "start again when the other process is done, or pass a longer lock_timeout"
+        failure: VecmigrateError = error
     except VecmigrateError as error:
         failure = error
     except Exception as error:  # noqa: BLE001 - the service decides, so nothing but signals may pass
@@ -64,7 +68,7 @@ def _succeeded(report: Report, duration: float) -> BootReport:
         state = "ahead_compatible"
         for note in report.notes:
             log.warning("%s", note)
-    elif report.applied:
+    elif report.applied or report.merged:
         state = "migrated"
     else:
         state = "waited" if report.waited else "current"
@@ -79,11 +83,16 @@ def _succeeded(report: Report, duration: float) -> BootReport:
 
 
 def _failed(error: VecmigrateError, duration: float) -> BootReport:
-    state, revision = "failed", None
+    state = "failed"
     if isinstance(error, AheadError):
-        state, revision = "ahead_incompatible", error.revision
+        state = "ahead_incompatible"
     elif isinstance(error, LockTimeoutError):
         state = "locked"
     return BootReport(
-        state=state, before=revision, after=revision, backup=error.backup, duration_seconds=duration, error=error
+        state=state,
+        before=error.revision,
+        after=error.revision,
+        backup=error.backup,
+        duration_seconds=duration,
+        error=error,
     )

@@ -21,8 +21,9 @@ class VecmigrateError(Exception):
     """Something the user can act on.
 
     ``message`` says what happened and what state the data is in, ``next_step`` the command to run or the
-    thing to do now, ``backup`` is the absolute path of the backup taken before, if one was. No field ever
-    holds a password or the contents of a row.
+    thing to do now, ``backup`` is the absolute path of the backup taken before, if one was, ``revision`` the
+    one the database is at, None for base or where it could not be read. No field ever holds a password or
+    the contents of a row.
     """
 
     exit_code = 1
@@ -32,6 +33,7 @@ class VecmigrateError(Exception):
         self.message = message
         self.next_step = next_step
         self.backup = backup
+        self.revision: str | None = None
 
     def __str__(self) -> str:
         lines = [self.message]

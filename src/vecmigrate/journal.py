@@ -29,6 +29,7 @@ class Report:
     backup: str | None = None
     created: bool = False
     waited: bool = False
+    merged: bool = False
     is_ahead: bool = False
     converted: int = 0
     set_aside: int = 0
@@ -38,6 +39,7 @@ class Report:
     def take_back(self) -> None:
         """Forget the steps that were rolled back."""
         self.applied, self.reverted, self.to_revision = [], [], self.from_revision
+        self.merged = False
         self.converted = self.set_aside = 0
 
 
@@ -97,6 +99,8 @@ class Journal:
         revision = self._revisions.get("001")
         if revision is not None:
             self._add(revision, "upgrade", "Merged the table stores of an older service", converted, set_aside)
+            self.report.merged = True
+            self.report.notes.append(f"{self.attempts[-1].message}.")
 
     def _add(self, revision: Revision, direction: str, what: str, converted: int, set_aside: int) -> None:
         self.report.converted += converted

@@ -111,7 +111,8 @@ def _report_document(report: Report) -> dict[str, Any]:
 def _show_report(out: Output, migrator: Migrator, report: Report) -> None:
     for note in report.notes:
         out.say(note)
-    lines = [f"Nothing to do: the database is at {report.to_revision or 'base'}."]
+    what = "No revision to run" if report.merged else "Nothing to do"
+    lines = [f"{what}: the database is at {report.to_revision or 'base'}."]
     if report.applied or report.reverted:
         verbs = {"reverted": report.reverted, "applied": report.applied}
         steps = "; ".join(f"{verb}: {', '.join(ids)}" for verb, ids in verbs.items() if ids)
