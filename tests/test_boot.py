@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import os
 import shutil
 import sqlite3
 import subprocess
@@ -193,6 +194,39 @@ def test_of_threads_that_boot_at_once_one_migrates(released_file: Path) -> None:
 
     assert 1 == states.count("migrated")
     assert 8 == states.count("migrated") + states.count("waited") + states.count("current")
+
+
+_FORK = """
+import os, signal, sys, threading, vecmigrate, warnings
+from vecmigrate import adoption
+really, holding, forked = adoption.require_known_shapes, threading.Event(), threading.Event()
+def hold(*arguments):
+    holding.set()
+    forked.wait()
+    really(*arguments)
+adoption.require_known_shapes = hold
+boot = lambda **options: vecmigrate.ensure_current("sqlite:///" + sys.argv[1], **options).state
+thread = threading.Thread(target=boot)
+thread.start()
+holding.wait()
+warnings.simplefilter("ignore")  # Newer Pythons warn of what is tried here.
+worker = os.fork()
+if not worker:
+    signal.alarm(60)
+    os._exit(7 if boot(lock_timeout=0.2) == "locked" else 1)
+code = os.waitstatus_to_exitcode(os.waitpid(worker, 0)[1])
+forked.set()
+thread.join()
+print(code, boot())
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on Windows")
+def test_a_worker_that_is_forked_while_a_thread_migrates_waits_no_longer_than_others(released_file: Path) -> None:
+    """It has the lock of that thread, and not the thread: it waits `lock_timeout`, and not for ever."""
+    result = run_python(_FORK, released_file)
+
+    assert (0, "7 current\n") == (result.code, result.out), result.err
 
 
 @pytest.mark.parametrize("mode", ["wal", "delete"])

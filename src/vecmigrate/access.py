@@ -1,7 +1,6 @@
 """One database with its settings and the revisions, as every operation needs them."""
 
 import os
-import threading
 from typing import Any
 
 from alembic.config import Config
@@ -10,13 +9,14 @@ from sqlalchemy import Connection
 from vecmigrate.engine import Database, locate, reading
 from vecmigrate.errors import DatabaseUnusableError
 from vecmigrate.heads import current_heads, one_of
+from vecmigrate.locks import ThreadLock
 from vecmigrate.revisions import Revisions, load
 from vecmigrate.scripts_folder import script_location
 from vecmigrate.settings import Settings
 
 __all__ = ["Access", "alembic_config", "one_at_a_time"]
 
-one_at_a_time = threading.RLock()
+one_at_a_time = ThreadLock()
 """Alembic's context is a module global: threads that ran commands at once would share it."""
 
 

@@ -1,5 +1,6 @@
 """Locks and the transaction of a run: the write lock, the wait for it, and the guard over its end."""
 
+import os
 import sqlite3
 import threading
 import time
@@ -15,6 +16,7 @@ from sqlalchemy.pool import NullPool
 from vecmigrate.errors import ConfigurationError, LockTimeoutError
 
 __all__ = [
+    "ThreadLock",
     "WatchedTransaction",
     "borrowed",
     "commit_sqlite",
@@ -31,7 +33,26 @@ __all__ = [
 
 _ADVISORY_LOCK = 0x7665636D  # "vecm"
 _POLL_SECONDS = 0.02
-one_thread_in_memory = threading.RLock()
+
+
+class ThreadLock:
+    """A lock for the threads of one process, which the same thread may take again.
+
+    Each process has its own: one that is forked while a thread has the lock would wait for ever for a thread
+    that it does not have.
+    """
+
+    def __init__(self) -> None:
+        self._locks: dict[int, threading.RLock] = {}
+
+    def __enter__(self) -> None:
+        self._locks.setdefault(os.getpid(), threading.RLock()).acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._locks[os.getpid()].release()
+
+
+one_thread_in_memory = ThreadLock()
 """An engine in memory may have one connection for all: to give it back rolls back what others do with it."""
 
 
