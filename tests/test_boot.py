@@ -508,6 +508,19 @@ def test_a_url_object_names_a_file_as_it_is(name: str, tmp_path: Path, monkeypat
     assert "current" == ensure_current(given).state
 
 
+@pytest.mark.parametrize("name", ["plain", "what?", "100%", "%41", "a#b", "ünï"])
+def test_a_path_object_names_a_file_as_it_is(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A path, relative or not, has no characters with a meaning, neither on the long way nor on the fast path."""
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / f"{name}.sqlite3"
+
+    assert "migrated" == ensure_current(Path(path.name), on_failure="raise").state
+    assert [f"{name}.migrations.json", path.name] == sorted(each.name for each in tmp_path.iterdir())
+    assert "current" == vecmigrate.status(path).state
+    monkeypatch.setattr(booting, "boot", None)
+    assert ["current", "current"] == [ensure_current(each).state for each in (path, Path(path.name))]
+
+
 @pytest.mark.parametrize("name", ["%41.sqlite3", "100%.sqlite3", "a%20b.sqlite3"])
 def test_a_percent_sign_in_a_url_means_what_sqlalchemy_takes_it_for(name: str, tmp_path: Path) -> None:
     """The file that the service's own engine opens is migrated, even if the one named literally is at head."""
@@ -817,6 +830,18 @@ def test_a_boot_at_head_needs_no_write_lock(current_file: Path, mode: str) -> No
 
     assert "current" == report.state
     assert report.duration_seconds < 0.2
+
+
+@pytest.mark.usefixtures("only_the_fast_path")
+def test_a_boot_at_head_leaves_the_marker_of_a_killed_run_to_the_next_run(current_file: Path) -> None:
+    """What died had changed nothing or all of it: a start needs neither to look for that nor to wait for a lock."""
+    marker = current_file.with_name(f"{current_file.name}.run-{'0' * 32}.json")
+    marker.write_text("{}", encoding="utf-8")
+
+    assert "current" == ensure_current(url(current_file)).state
+    assert marker.exists()
+    vecmigrate.upgrade(url(current_file))
+    assert not marker.exists()
 
 
 @pytest.mark.usefixtures("only_the_fast_path")

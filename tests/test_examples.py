@@ -147,6 +147,29 @@ def test_a_click_application_migrates_on_its_first_command_after_an_upgrade(rele
     assert first.stdout == second.stdout
 
 
+@pytest.mark.parametrize("words", [["--help"], ["stores", "--help"], ["stores", "--nonsense"], ["nonsense"]], ids=str)
+def test_a_click_application_only_migrates_for_a_command_that_runs(words: list[str], tmp_path: Path) -> None:
+    """Whoever asks for help, or mistypes a command, gets no database and no migration."""
+    import click_app  # noqa: PLC0415 - it is no module of the suite
+
+    click.testing.CliRunner().invoke(click_app.app, ["--db", str(tmp_path / "sessions.sqlite3"), *words])
+
+    assert [] == list(tmp_path.iterdir())
+
+
+def test_the_examples_open_the_file_that_they_migrate(released_file: Path) -> None:
+    """Also where the name has characters that mean something in a URL."""
+    import click_app  # noqa: PLC0415 - it is no module of the suite
+
+    path = released_file.rename(released_file.with_name("100% of it?.sqlite3"))
+    result = click.testing.CliRunner().invoke(click_app.app, ["--db", str(path), "stores"])
+
+    assert legacy.SOURCE_ROWS["released"] == len(result.stdout.split())
+    assert "002" == legacy.revision(path)
+    _, state, stores = asyncio.run(converse(path))
+    assert ("current", legacy.SOURCE_ROWS["released"]) == (state["state"], len(stores))
+
+
 def test_a_click_application_ends_with_the_exit_code_of_the_failure(released_file: Path) -> None:
     """A database of somebody else ends the command with 6 and the next step, and without a traceback."""
     legacy.execute(released_file, "DROP TABLE stores", "CREATE TABLE stores (somebody TEXT, elses TEXT)")

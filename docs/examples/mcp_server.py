@@ -1,11 +1,12 @@
 """An MCP server that brings its database up to date on start, and starts even if that fails.
 
-Needs ``pip install mcp``. An MCP client runs it over stdio: ``SESSIONS_DB=sessions.sqlite3 python mcp_server.py``
+Needs ``pip install 'mcp>=2'``. An MCP client runs it over stdio: ``SESSIONS_DB=sessions.sqlite3 python mcp_server.py``
 """
 
 import os
 import sqlite3
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 from mcp.server import MCPServer
@@ -15,7 +16,7 @@ import vecmigrate
 APP_VERSION = "1.2.2"
 
 
-def build(database: str, boot: vecmigrate.BootReport) -> MCPServer[Any]:
+def build(database: Path, boot: vecmigrate.BootReport) -> MCPServer[Any]:
     server: MCPServer[Any] = MCPServer("sessions", version=APP_VERSION)
 
     @server.tool()
@@ -38,11 +39,11 @@ def build(database: str, boot: vecmigrate.BootReport) -> MCPServer[Any]:
 
 
 def main() -> None:
-    database = os.path.abspath(os.environ.get("SESSIONS_DB", "sessions.sqlite3"))
+    database = Path(os.environ.get("SESSIONS_DB", "sessions.sqlite3")).absolute()
     # Before the event loop and the first request; what the client sends meanwhile waits in the pipe. A server
     # that exits here would show the user nothing but "failed to connect", so it starts and tells by its tools.
     # stdout belongs to the protocol: vecmigrate writes nothing there, and its log goes to stderr.
-    boot = vecmigrate.ensure_current(f"sqlite:///{database}", app_version=APP_VERSION)
+    boot = vecmigrate.ensure_current(database, app_version=APP_VERSION)
     build(database, boot).run("stdio")
 
 

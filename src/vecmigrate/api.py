@@ -14,12 +14,15 @@ from vecmigrate.overview import Status
 
 __all__ = ["alembic_config", "backup", "restore", "rollback", "status", "upgrade"]
 
+_Url = str | os.PathLike[str] | URL | Engine | None
+"""A URL, a path object, or an Engine; None for ``VECMIGRATE_DATABASE_URL``."""
 
-def _migrator(url: str | URL | Engine | None, **arguments: Any) -> Migrator:
+
+def _migrator(url: _Url, **arguments: Any) -> Migrator:
     return Migrator(settings.resolve({"database_url": url} | arguments, os.environ))
 
 
-def alembic_config(url: str | URL | Engine | None = None) -> Config:
+def alembic_config(url: _Url = None) -> Config:
     """Return a configuration for ``alembic.command.upgrade(config, "head")``.
 
     Works from a wheel and from any folder. Without ``url``, ``VECMIGRATE_DATABASE_URL`` names the
@@ -28,13 +31,13 @@ def alembic_config(url: str | URL | Engine | None = None) -> Config:
     return access.alembic_config(settings.resolve({"database_url": url}, os.environ))
 
 
-def status(url: str | URL | Engine | None = None, *, app_version: str | None = None) -> Status:
+def status(url: _Url = None, *, app_version: str | None = None) -> Status:
     """Return what is known of a database. Read-only; an absent database is reported, not created."""
     return Migrator(settings.resolve({"database_url": url}, os.environ), app_version=app_version).status()
 
 
 def upgrade(
-    url: str | URL | Engine | None = None,
+    url: _Url = None,
     target: str = "head",
     *,
     version: str | None = None,
@@ -47,7 +50,7 @@ def upgrade(
 
 
 def rollback(
-    url: str | URL | Engine | None = None,
+    url: _Url = None,
     *,
     to_version: str,
     allow_data_loss: bool = False,
@@ -59,12 +62,12 @@ def rollback(
     return chosen.rollback(to_version, allow_data_loss=allow_data_loss)
 
 
-def backup(url: str | URL | Engine | None = None, *, lock_timeout: float | None = None) -> Backup:
+def backup(url: _Url = None, *, lock_timeout: float | None = None) -> Backup:
     """Back up an SQLite database, under its write lock. Raises VecmigrateError."""
     return _migrator(url, lock_timeout=lock_timeout).create_backup()
 
 
-def restore(url: str | URL | Engine | None = None, *, name: str, lock_timeout: float | None = None) -> Report:
+def restore(url: _Url = None, *, name: str, lock_timeout: float | None = None) -> Report:
     """Put a verified backup in place of the present state, which is saved first. Raises VecmigrateError."""
     chosen = _migrator(url, lock_timeout=lock_timeout)
     return chosen.restore(chosen.find_backup(name))

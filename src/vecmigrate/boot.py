@@ -82,7 +82,7 @@ class BootReport:
 
 
 def ensure_current(
-    url: "str | URL | Engine | None" = None,
+    url: "str | os.PathLike[str] | URL | Engine | None" = None,
     *,
     on_failure: str = "warn",
     lock_timeout: float = 30.0,
@@ -92,10 +92,12 @@ def ensure_current(
 
     Call it before the first request, on every start, from as many processes as there are. At head it
     opens the file, reads one row, and writes nothing. Otherwise it runs ``upgrade`` with its lock, backup
-    and history. ``lock_timeout`` is in seconds, ``app_version`` the version of the calling application
-    (by default the newest one known here) for the question whether it may use a newer database. Of an
-    Engine on a file only the URL is used; one on memory is migrated itself, without a backup, while it has
-    no transaction open.
+    and history. ``lock_timeout`` is in seconds, ``app_version`` the version of the calling application (by
+    default the newest one known here) for the question whether it may use a newer database.
+
+    ``url`` may also be a path object, in which no character has a meaning of its own as ``?`` has in a URL, or
+    an Engine. Of one on a file only the URL is used; one on memory is migrated itself, without a backup, while
+    it has no transaction open.
 
     With ``on_failure="warn"`` failures are logged and reported, never raised; with ``"raise"`` a
     VecmigrateError is raised whenever the database may not be used. Blocks: from an event loop call it
@@ -132,17 +134,19 @@ def _revision_if_current(url: object, lock_timeout: float) -> "str | None":
 
 
 def _plain_path(url: object) -> "str | None":
-    """Return the path in a URL where it is plain to see, else None."""
+    """Return the path of the file that is named where it is plain to see, else None."""
     if url is None:
         url = os.environ.get("VECMIGRATE_DATABASE_URL")
-    if not isinstance(url, str):
-        url = getattr(url, "url", url)  # an Engine's
-        if getattr(url, "drivername", "").partition("+")[0] != "sqlite":
-            return None
-        path = getattr(url, "database", None) or ""
-    else:
+    if isinstance(url, str):
         prefix = next((each for each in _PREFIXES if url.startswith(each)), None)
         path = url[len(prefix) :].partition("?")[0] if prefix else ""
         if "%" in path:
             return None  # Versions of SQLAlchemy differ in what that means.
+    elif isinstance(url, os.PathLike):
+        path = os.fsdecode(url)
+    else:
+        url = getattr(url, "url", url)  # an Engine's
+        if getattr(url, "drivername", "").partition("+")[0] != "sqlite":
+            return None
+        path = getattr(url, "database", None) or ""
     return path if path and not path.startswith(("file:", ":memory:")) else None

@@ -102,16 +102,19 @@ def sqlite_url(path: str) -> URL:
     return URL.create("sqlite", database=os.path.abspath(os.path.expanduser(path)))
 
 
-def locate(url: str | URL | Engine) -> Database:
-    """Return the database a URL or an Engine names. Opens nothing.
+def locate(url: str | os.PathLike[str] | URL | Engine) -> Database:
+    """Return the database that a URL, an Engine or the path of an SQLite file names. Opens nothing.
 
-    Of an Engine on a file or a server only the URL is used. Asynchronous drivers are replaced by their
-    synchronous counterparts, and an AsyncEngine counts as its URL. Raises ConfigurationError, which never
-    shows the URL, for what is no URL, and for a database that is neither SQLite nor PostgreSQL.
+    A path is a path object: text is taken for a URL. Of an Engine on a file or a server only the URL is
+    used. Asynchronous drivers are replaced by their synchronous counterparts, and an AsyncEngine counts as
+    its URL. Raises ConfigurationError, which never shows the URL, for what is no URL, and for a database that
+    is neither SQLite nor PostgreSQL.
     """
     if isinstance(url, Engine):
         named = locate(url.url)
         return replace(named, engine=url) if named.is_sqlite and named.path is None else named
+    if isinstance(url, os.PathLike):
+        url = URL.create("sqlite", database=os.path.abspath(url))
     inner = getattr(url, "sync_engine", None)
     if isinstance(inner, Engine):
         return locate(inner.url)

@@ -27,7 +27,7 @@ class Settings:
     the one this file names. ``script_location`` is where that file says the revision scripts are.
     """
 
-    database_url: str | URL | Engine
+    database_url: str | os.PathLike[str] | URL | Engine
     backup: str = "auto"
     backup_dir: str | None = None
     keep_backups: int = 10
