@@ -19,12 +19,14 @@ from vecmigrate.errors import ConfigurationError, DatabaseUnusableError
 from vecmigrate.locks import (
     borrowed,
     commit_sqlite,
+    interruption,
     is_busy,
     is_interrupted,
     lock_postgresql,
     lock_sqlite,
     lock_timed_out,
     one_thread_in_memory,
+    signal_listener,
     wait_to_read_sqlite,
 )
 from vecmigrate.shell import quoted
@@ -237,12 +239,12 @@ def writing(database: Database, *, lock_timeout: float) -> Iterator[Connection]:
 
 @contextmanager
 def translated(database: Database) -> Iterator[None]:
-    """Turn errors of the driver into DatabaseUnusableError, LockTimeoutError or KeyboardInterrupt."""
+    """Turn errors of the driver into DatabaseUnusableError, LockTimeoutError or what a signal's handler raised."""
     try:
         yield
     except DBAPIError as error:
         if is_interrupted(error):
-            raise KeyboardInterrupt from error
+            raise interruption() from error
         if is_busy(error):
             raise lock_timed_out(str(database), None) from error
         raise unusable(database, error) from error
@@ -300,8 +302,7 @@ def _connect_sqlite(database: Database, *, read_only: bool) -> sqlite3.Connectio
     else:
         connection.execute("PRAGMA legacy_alter_table = ON")
         connection.execute("PRAGMA secure_delete = FAST")
-    # The callback gives Python the chance to run its signal handlers inside one long statement.
-    connection.set_progress_handler(lambda: 0, _PROGRESS_STEPS)
+    connection.set_progress_handler(signal_listener(), _PROGRESS_STEPS)
     return connection
 
 

@@ -5,7 +5,7 @@ import sqlite3
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Self
 
@@ -21,12 +21,14 @@ __all__ = [
     "borrowed",
     "commit_sqlite",
     "ends_process",
+    "interruption",
     "is_busy",
     "is_interrupted",
     "lock_postgresql",
     "lock_sqlite",
     "lock_timed_out",
     "one_thread_in_memory",
+    "signal_listener",
     "sqlite_code",
     "wait_to_read_sqlite",
 ]
@@ -159,12 +161,45 @@ def is_interrupted(error: BaseException) -> bool:
     return sqlite_code(error).startswith("SQLITE_INTERRUPT")
 
 
+_heard: list[BaseException] = []
+"""What the handler of a signal raised inside a statement. Only the main thread runs such handlers."""
+
+
+def signal_listener() -> Callable[[], int]:
+    """Return a callback for SQLite in which signal handlers run, and which ends the statement if one raises.
+
+    sqlite3 drops what a callback raises. Here it arrives inside the ``try``, because Python runs the handlers
+    where a generator goes on; at the first line of a function it would be too early.
+    """
+
+    def listen() -> Iterator[int]:
+        is_to_end = 0
+        while True:
+            try:
+                yield is_to_end
+                is_to_end = 0
+            except GeneratorExit:
+                return
+            except BaseException as error:  # noqa: BLE001 - ``interruption`` gives it back
+                _heard[:] = [error]
+                is_to_end = 1
+
+    listener = listen()
+    next(listener)
+    return listener.__next__
+
+
+def interruption() -> BaseException:
+    """Return what the handler of a signal raised inside the statement that it ended."""
+    return _heard.pop() if _heard else KeyboardInterrupt()
+
+
 def ends_process(error: BaseException) -> bool:
     """Tell whether an error is to end the process, as the handler of a signal may decide and a script may not."""
-    if isinstance(error, Exception):
-        return False
-    innermost = [frame for frame, _ in traceback.walk_tb(error.__traceback__)][-1]
-    return not (isinstance(error, SystemExit) and "down_revision" in innermost.f_globals)
+    if not isinstance(error, SystemExit):
+        return not isinstance(error, Exception)
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return not (frames and "down_revision" in frames[-1].f_globals)
 
 
 def sqlite_code(error: BaseException) -> str:

@@ -26,7 +26,7 @@ from vecmigrate.errors import (
 )
 from vecmigrate.heads import one_of
 from vecmigrate.journal import Journal, Report, described, direction_of, revision_of
-from vecmigrate.locks import WatchedTransaction, ends_process, is_interrupted
+from vecmigrate.locks import WatchedTransaction, ends_process, interruption, is_interrupted
 from vecmigrate.preflight import Steps, back_up, drops_tables, require_no_loss, require_stampable, run_scripts
 from vecmigrate.revisions import Revisions
 from vecmigrate.schema import PRESERVED, tool_metadata
@@ -268,14 +268,15 @@ class Run:
     def _ended_by(self, error: BaseException) -> BaseException:
         """Record how the run ended, after the rollback, and return what to raise."""
         self.report.take_back()
+        error = interruption() if is_interrupted(error) else error
         if isinstance(error, _REFUSALS):
             self._remove_marker()
             return error
-        interrupted = ends_process(error) or is_interrupted(error)
+        interrupted = ends_process(error)
         status, why = ("interrupted", "Stopped by a signal") if interrupted else ("failed", described(error))
         note = self._record(self._journal.failed(status, why))
         if interrupted:
-            return error if ends_process(error) else KeyboardInterrupt()
+            return error
         if isinstance(error, VecmigrateError):
             error.backup = self.report.backup
             return error
