@@ -328,7 +328,7 @@ def test_the_version_decides_too_where_a_newer_version_comes_first(
     released_file: Path, monkeypatch: pytest.MonkeyPatch, app_version: str | None, state: str
 ) -> None:
     """While this boot waits for the lock, a newer version migrates the database."""
-    planned = migrator.Migrator.plan_upgrade
+    planned = migrator.Migrator._upgrade_plan
 
     def overtaken(self: migrator.Migrator, *arguments: Any, **options: Any) -> migrator.Plan:
         monkeypatch.undo()
@@ -337,7 +337,7 @@ def test_the_version_decides_too_where_a_newer_version_comes_first(
         make_newer(released_file, compatible_from="1.3.0")
         return plan
 
-    monkeypatch.setattr(migrator.Migrator, "plan_upgrade", overtaken)
+    monkeypatch.setattr(migrator.Migrator, "_upgrade_plan", overtaken)
 
     report = ensure_current(url(released_file), app_version=app_version)
 
