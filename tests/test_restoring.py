@@ -150,6 +150,25 @@ def test_restores_and_saves_the_present_state(tmp_path: Path, mode: str, rows: i
     assert content(database) == "new"
 
 
+@pytest.mark.parametrize("encoding", ["UTF-16le", "UTF-16be"])
+@pytest.mark.parametrize("mode", MODES)
+def test_a_database_that_keeps_its_text_as_utf_16(tmp_path: Path, mode: str, encoding: str) -> None:
+    """Its identity and revision are read as in any other, so it can be backed up and restored."""
+    with opened(str(tmp_path / "app.db")) as connection:
+        connection.execute(f"PRAGMA encoding='{encoding}'")
+        connection.execute("CREATE TABLE first (a)")
+    database, backup = old_and_new(tmp_path, mode)
+
+    done = run(database, backup)
+
+    assert done.saved
+    assert (ID, "001", "9.9") == (done.saved.database_id, done.saved.revision, done.saved.app_version)
+    assert "old" == content(database)
+    backups.verify(done.saved)
+    with opened(database) as connection:
+        assert encoding == connection.execute("PRAGMA encoding").fetchone()[0]
+
+
 def test_beside_readers_in_wal_mode(tmp_path: Path) -> None:
     """A reader in a transaction keeps the old view, then sees the restored one; the mode does not flip."""
     database, backup = old_and_new(tmp_path, "wal")

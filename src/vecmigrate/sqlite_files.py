@@ -157,20 +157,24 @@ class Identity:
 
 def identity(connection: sqlite3.Connection) -> Identity:
     """Read who the database is. Missing tables, and foreign ones of the same name, say nothing."""
-    revisions = _texts(connection, "SELECT CAST(version_num AS BLOB) FROM vecmigrate_version")
-    meta = "SELECT CAST(value AS BLOB) FROM vecmigrate_meta WHERE key = "
+    revisions = _texts(connection, "SELECT CAST(version_num AS TEXT) FROM vecmigrate_version")
+    meta = "SELECT CAST(value AS TEXT) FROM vecmigrate_meta WHERE key = "
     database_ids = _texts(connection, meta + "'database_id'")
     app_versions = _texts(connection, meta + "'app_version'")
     return Identity(next(iter(database_ids), None), revisions, next(iter(app_versions), None))
 
 
 def _texts(connection: sqlite3.Connection, query: str) -> tuple[str, ...]:
+    # As bytes SQLite hands out UTF-8 whatever the encoding of the database, and bad bytes raise no error.
+    connection.text_factory = bytes
     try:
         values = [value for (value,) in connection.execute(query) if value is not None]
     except sqlite3.OperationalError as error:
         if error.sqlite_errorcode != sqlite3.SQLITE_ERROR:
             raise
         return ()
+    finally:
+        connection.text_factory = str
     return tuple(value.decode(errors="replace") for value in values)
 
 
