@@ -115,6 +115,49 @@ def test_the_names_of_tables_are_compared_without_case(tmp_path: Path) -> None:
         vecmigrate.upgrade(url(path))
 
 
+def test_tables_of_ours_written_in_another_case_are_adopted(tmp_path: Path) -> None:
+    """SQL's names ignore case: such tables migrate like any other, and come back as they were written."""
+    path = tmp_path / "case.sqlite3"
+    statements = [text.replace("stores", "Stores") for text in (*legacy.LEGACY_SQL, *legacy.STORES_SQL)]
+    statements[0] = statements[0].replace("session_id", "SESSION_ID")
+    legacy.execute(
+        path,
+        *statements,
+        "CREATE TABLE Embedding_Models (Name TEXT PRIMARY KEY, dimensions INTEGER, state TEXT, activated_at INTEGER)",
+        "INSERT INTO vector_stores VALUES ('s', 'v', 'openai', 3, 1, 1, 2)",
+        "INSERT INTO stores VALUES ('st', 'commit', 1, '2025-01-01T00:00:00', 1)",
+        "INSERT INTO embedding_models VALUES ('own', 3, 'active', 1)",
+        "CREATE TABLE log (a)",
+        "CREATE TRIGGER [Own Trigger] AFTER INSERT ON VECTOR_stores BEGIN INSERT INTO log VALUES (1); END",
+    )
+    before = legacy.digest(path)
+
+    assert 0 == run_cli("--db-path", path, "migrate").code
+    assert [("s",), ("project-commits-001",)] == legacy.query(
+        path, "SELECT coalesce(session_id, name) FROM vector_stores ORDER BY vector_store_id DESC"
+    )
+    assert 0 == run_cli("--db-path", path, "rollback", "--to-version", "base").code
+
+    assert before == legacy.digest(path)
+
+
+def test_a_view_called_active_stores_over_other_tables_stays(released_file: Path) -> None:
+    """Only the old service's own view goes with the table it reads."""
+    legacy.execute(
+        released_file,
+        "DROP VIEW active_stores",
+        "CREATE TABLE shops (name, is_open)",
+        "CREATE VIEW active_stores AS SELECT name FROM shops WHERE is_open",
+    )
+    before = legacy.digest(released_file)
+
+    vecmigrate.upgrade(url(released_file))
+    assert [] == legacy.query(released_file, "SELECT * FROM active_stores")
+    vecmigrate.rollback(url(released_file), to_version="base")
+
+    assert before == legacy.digest(released_file)
+
+
 def test_the_service_keeps_its_own_alembic(released_file: Path) -> None:
     """A table alembic_version is the service's, and is neither read nor written."""
     legacy.execute(

@@ -69,6 +69,17 @@ BREAKING = {
         "CREATE TABLE child (store_id TEXT REFERENCES stores(store_id))",
         "the foreign key of child.store_id onto stores",
     ),
+    "a foreign key of an adopted table onto stores": (
+        (
+            "CREATE TABLE vector_store_chunks (chunk_id TEXT PRIMARY KEY, vector_store_id TEXT REFERENCES stores, "
+            "file_path TEXT NOT NULL, start_line INTEGER, end_line INTEGER, content TEXT NOT NULL)"
+        ),
+        "the foreign key of vector_store_chunks.vector_store_id onto stores",
+    ),
+    "a trigger that names its table in another case": (
+        "CREATE TRIGGER trg_case AFTER INSERT ON SESSIONS BEGIN DELETE FROM stores; END",
+        "the trigger trg_case on SESSIONS",
+    ),
 }
 
 

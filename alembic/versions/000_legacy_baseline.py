@@ -37,13 +37,16 @@ def downgrade() -> None:
 
 
 def _present() -> set[str]:
-    return set(sa.inspect(op.get_bind()).get_table_names())
+    bind = op.get_bind()
+    names = sa.inspect(bind).get_table_names()
+    # SQLite tells no case apart in any name, PostgreSQL does in quoted ones.
+    return {name.lower() for name in names} if bind.dialect.name == "sqlite" else set(names)
 
 
 def _created() -> set[str]:
     adopted = sa.table("vecmigrate_adopted", sa.column("type"), sa.column("name"))
     query = sa.select(adopted.c.name).where(adopted.c.type == "table")
-    return _present() - set(op.get_bind().scalars(query))
+    return _present() - {name.lower() for name in op.get_bind().scalars(query)}
 
 
 def _vector_stores(present: set[str]) -> None:

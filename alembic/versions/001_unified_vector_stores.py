@@ -523,7 +523,7 @@ _STORES = _Shape(
 
 
 def _shape_of(bind: sa.Connection, table: str) -> _Shape:
-    columns = set(bind.execute(sa.text(f"SELECT * FROM {table} LIMIT 0")).keys())
+    columns = {name.lower() for name in bind.execute(sa.text(f"SELECT * FROM {table} LIMIT 0")).keys()}
     for shape in (_LEGACY, _FOUND_UNIFIED, _STORES):
         if shape.table == table and columns == set(shape.kinds):
             return shape
@@ -820,7 +820,7 @@ def _indexes(bind: sa.Connection) -> dict[str, str]:
 def _carried(indexes: dict[str, str], ours: set[str], gone: set[str]) -> list[str]:
     """Return the SQL of the indexes of the service, but those on columns that go."""
     mentions = re.compile(rf"\b(?:{'|'.join(sorted(gone))})\b", re.IGNORECASE)
-    return [sql for name, sql in indexes.items() if name not in ours and not (gone and mentions.search(sql))]
+    return [sql for name, sql in indexes.items() if name.lower() not in ours and not (gone and mentions.search(sql))]
 
 
 _OUR_INDEXES = {
@@ -841,10 +841,26 @@ def _drop_our_indexes(bind: sa.Connection) -> None:
 
 
 def _drop_stores(bind: sa.Connection) -> None:
-    if "active_stores" in sa.inspect(bind).get_view_names():
+    """Drop the legacy table with its view; a view of that name over other tables is the service's own."""
+    has_view = _has_view(bind)
+    if has_view and not _is_sqlite(bind):
         bind.execute(sa.text("DROP VIEW active_stores"))
     if "stores" in _table_names(bind):
         bind.execute(sa.text("DROP TABLE stores"))
+    if has_view and _is_sqlite(bind) and not _is_readable(bind, "active_stores"):
+        bind.execute(sa.text("DROP VIEW active_stores"))
+
+
+def _has_view(bind: sa.Connection) -> bool:
+    return "active_stores" in {name.lower() for name in sa.inspect(bind).get_view_names()}
+
+
+def _is_readable(bind: sa.Connection, view: str) -> bool:
+    try:
+        bind.execute(sa.text(f"EXPLAIN SELECT * FROM {view}")).close()
+    except sa.exc.OperationalError:
+        return False
+    return True
 
 
 @contextmanager
@@ -1220,10 +1236,11 @@ def _separate(bind: sa.Connection) -> None:
         ledger.check(_count(bind, _TABLE) + _count(bind, "stores"))
     if not adopted.tables.get(_TABLE):
         _create_legacy_indexes()
-    ours = _OUR_INDEXES | _OLD_INDEXES | {name for name, _ in adopted.indexes}
+    ours = _OUR_INDEXES | _OLD_INDEXES | {name.lower() for name, _ in adopted.indexes}
     carried = _carried(indexes, ours, set(_UNIFIED_KINDS) - set(shape.kinds))
     others = [sql for _, sql in adopted.indexes if not _is_unique(sql)]
-    for sql in (*others, *carried, *triggers.values(), *adopted.views):
+    views = [] if _has_view(bind) else adopted.views
+    for sql in (*others, *carried, *triggers.values(), *views):
         bind.exec_driver_sql(sql)
 
 

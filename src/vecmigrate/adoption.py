@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from sqlalchemy import Connection, delete, insert, inspect, select
 
-from vecmigrate.catalog import Object, column_names, objects
+from vecmigrate.catalog import Object, column_names, objects, table_names
 from vecmigrate.errors import NotOursError
 from vecmigrate.schema import ADOPTED, VERSION_TABLE, metadata, tool_metadata
 
@@ -120,7 +120,7 @@ def _foreign_indexes(present: Iterable[Object], shapes: Iterable[str]) -> list[s
 
 def adopt(connection: Connection) -> None:
     """Keep the SQL of every object of ours that is there before the first revision. Writes."""
-    _replace(connection, {found.name for found in objects(connection) if found.type == "table"})
+    _replace(connection, table_names(connection))
 
 
 def refresh(connection: Connection) -> None:
@@ -128,22 +128,22 @@ def refresh(connection: Connection) -> None:
     _replace(connection, adopted_tables(connection))
 
 
-def _replace(connection: Connection, tables: set[str]) -> None:
-    wanted = {name for name in tables if name.lower() in _BASELINE}
+def _replace(connection: Connection, tables: Iterable[str]) -> None:
+    wanted = _BASELINE.keys() & set(tables)
     kept = [
         {"type": found.type, "name": found.name, "table_name": found.table, "sql": found.sql}
         for found in objects(connection)
-        if (found.type in {"table", "index"} and found.table in wanted and (found.sql or found.type == "table"))
-        or (found.type == "view" and found.name == _VIEW)
+        if (found.type in {"table", "index"} and found.table.lower() in wanted and (found.sql or found.type == "table"))
+        or (found.type == "view" and found.name.lower() == _VIEW)
     ]
     put(connection, kept)
 
 
 def adopted_tables(connection: Connection) -> set[str]:
-    """Return the names of the tables that were there before us. Read-only."""
+    """Return the tables that were there before us, by our names for them. Read-only."""
     if not inspect(connection).has_table(ADOPTED.name):
         return set()
-    return set(connection.scalars(select(ADOPTED.c.name).where(ADOPTED.c.type == "table")))
+    return {name.lower() for name in connection.scalars(select(ADOPTED.c.name).where(ADOPTED.c.type == "table"))}
 
 
 def rows(connection: Connection) -> list[dict[str, str]]:
@@ -162,10 +162,10 @@ def put(connection: Connection, kept: list[dict[str, str]]) -> None:
 
 def missing_tables(connection: Connection, wanted: Connection) -> list[str]:
     """Return what tables of another database are missing here or have other columns. Read-only."""
-    present = set(inspect(connection).get_table_names())
+    present = table_names(connection)
     return [
         name
-        for name in sorted(inspect(wanted).get_table_names())
+        for name in sorted(table_names(wanted))
         if name in _BASELINE and (name not in present or column_names(connection, name) not in _shapes(wanted, name))
     ]
 
@@ -173,7 +173,7 @@ def missing_tables(connection: Connection, wanted: Connection) -> list[str]:
 def _shapes(wanted: Connection, name: str) -> tuple[frozenset[str], ...]:
     made = column_names(wanted, name)
     # At the baseline a table may have any of its legacy shapes.
-    return _BASELINE[name] if "stores" in inspect(wanted).get_table_names() else (made,)
+    return _BASELINE[name] if "stores" in table_names(wanted) else (made,)
 
 
 def rows_dropped_at_base(connection: Connection) -> dict[str, int]:
@@ -181,7 +181,7 @@ def rows_dropped_at_base(connection: Connection) -> dict[str, int]:
 
     Exact at revision 000; above it a run asks again when it gets there.
     """
-    kept, present = adopted_tables(connection), set(inspect(connection).get_table_names())
+    kept, present = adopted_tables(connection), table_names(connection)
     counts = {}
     for name in sorted((_BASELINE.keys() & present) - kept):
         where = _user_rows(connection, name)
@@ -208,6 +208,6 @@ def forget(connection: Connection) -> None:
 
 def leftover_stores(connection: Connection) -> int | None:
     """Return the rows of a ``stores`` that an older service made again after 001, None if there is none."""
-    if "stores" not in inspect(connection).get_table_names():
+    if "stores" not in table_names(connection):
         return None
     return int(connection.exec_driver_sql("SELECT count(*) FROM stores").scalar_one())

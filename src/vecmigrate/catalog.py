@@ -22,6 +22,7 @@ __all__ = [
     "quoted",
     "schema_copy",
     "table_ddl",
+    "table_names",
     "uses_batch",
 ]
 
@@ -65,6 +66,12 @@ def objects(connection: Connection) -> list[Object]:
     inspector = inspect(connection)
     tables = [Object("table", name, name, "") for name in inspector.get_table_names()]
     return tables + [Object("view", name, name, "") for name in inspector.get_view_names()]
+
+
+def table_names(connection: Connection) -> frozenset[str]:
+    """Return the tables, in lower case where the database itself tells no case apart. Read-only."""
+    names = inspect(connection).get_table_names()
+    return frozenset(name.lower() for name in names) if is_sqlite(connection) else frozenset(names)
 
 
 def column_names(connection: Connection, table: str) -> frozenset[str]:

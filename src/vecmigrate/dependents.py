@@ -14,6 +14,8 @@ __all__ = ["Survey", "rehearse"]
 _OUR_VIEW = "active_stores"
 _OUR_TABLES = OURS | {"stores"}
 """What foreign keys are watched: also the legacy table that revision 001 drops."""
+_REPLACED = frozenset({"vector_stores", "stores"})
+"""What is built anew in another shape, with its own foreign keys."""
 
 
 class Survey:
@@ -30,10 +32,10 @@ class Survey:
         if not is_sqlite(connection):
             return
         found = objects(connection)
-        dependents = [each for each in found if each.type in {"view", "trigger"} and each.name != _OUR_VIEW]
+        dependents = [each for each in found if each.type in {"view", "trigger"} and each.name.lower() != _OUR_VIEW]
         self.present = frozenset(_named(each) for each in dependents)
         self.broken = frozenset(_broken(connection, found, dependents))
-        children = [each for each in found if each.type == "table" and each.name not in _OUR_TABLES]
+        children = [each for each in found if each.type == "table" and each.name.lower() not in _REPLACED]
         for child in children:
             self._add_keys(connection, child.name)
 
@@ -86,11 +88,12 @@ def _broken(connection: Connection, found: Iterable[Object], dependents: Iterabl
     triggers: dict[str, list[Object]] = {}
     for each in dependents:
         if each.type == "trigger":
-            triggers.setdefault(each.table, []).append(each)
+            # The table is named as the trigger's author wrote it, in any case.
+            triggers.setdefault(each.table.lower(), []).append(each)
         elif not _compiles(connection, f"SELECT * FROM {quoted(each.name)}"):
             yield _named(each)
     for each in found:
-        hanging = triggers.get(each.name, []) if each.type in {"table", "view"} else []
+        hanging = triggers.get(each.name.lower(), []) if each.type in {"table", "view"} else []
         if hanging and not all(_compiles(connection, text) for text in _changes(connection, each.name)):
             yield from (_named(trigger) for trigger in hanging)
 

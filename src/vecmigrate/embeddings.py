@@ -2,8 +2,9 @@
 
 from typing import Any
 
-from sqlalchemy import Connection, exists, func, inspect, select
+from sqlalchemy import Connection, exists, func, select
 
+from vecmigrate.catalog import table_names
 from vecmigrate.schema import metadata
 
 __all__ = ["remaining"]
@@ -15,8 +16,7 @@ _EMBEDDINGS = metadata.tables["vector_store_embeddings"]
 
 def remaining(connection: Connection) -> dict[str, Any] | None:
     """Return the model being built and the number of chunks without a vector of it, else None. Read-only."""
-    present = set(inspect(connection).get_table_names())
-    if not {_MODELS.name, _CHUNKS.name, _EMBEDDINGS.name} <= present:
+    if not {_MODELS.name, _CHUNKS.name, _EMBEDDINGS.name} <= table_names(connection):
         return None
     model = connection.scalar(select(_MODELS.c.name).where(_MODELS.c.state == "building"))
     if model is None:
