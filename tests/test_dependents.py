@@ -98,6 +98,19 @@ def test_what_would_break_stops_the_run(name: str, legacy_file: Path) -> None:
     assert before == legacy.tree(legacy_file.parent)
 
 
+def test_only_what_would_break_is_named(released_file: Path) -> None:
+    """A sound trigger on the same table is not blamed for its neighbour."""
+    legacy.execute(
+        released_file,
+        "CREATE TRIGGER trg_bad AFTER INSERT ON sessions WHEN EXISTS (SELECT 1 FROM stores) BEGIN SELECT 1; END",
+    )
+
+    with pytest.raises(NotOursError, match="trg_bad") as raised:
+        vecmigrate.upgrade(url(released_file))
+
+    assert "trg_sessions" not in raised.value.message
+
+
 def test_plain_alembic_refuses_in_the_same_words(released_file: Path) -> None:
     """The real alembic command names the foreign key and writes nothing."""
     legacy.execute(released_file, "CREATE TABLE child (store_id TEXT REFERENCES stores(store_id))")

@@ -21,7 +21,7 @@ _REPLACED = frozenset({"vector_stores", "stores"})
 class Survey:
     """What does not work in a schema: taken before and after a change, the difference is what it broke.
 
-    Read-only: statements are compiled (EXPLAIN), not run. Empty on PostgreSQL.
+    Leaves nothing changed: statements are compiled (EXPLAIN), not run. Empty on PostgreSQL.
     """
 
     def __init__(self, connection: Connection) -> None:
@@ -95,7 +95,18 @@ def _broken(connection: Connection, found: Iterable[Object], dependents: Iterabl
     for each in found:
         hanging = triggers.get(each.name.lower(), []) if each.type in {"table", "view"} else []
         if hanging and not all(_compiles(connection, text) for text in _changes(connection, each.name)):
-            yield from (_named(trigger) for trigger in hanging)
+            yield from (_named(each) for each in hanging if not _works_alone(connection, each, hanging))
+
+
+def _works_alone(connection: Connection, trigger: Object, hanging: Iterable[Object]) -> bool:
+    """Tell whether a trigger works without the others on its table: one broken trigger breaks them all."""
+    with connection.begin_nested() as savepoint:
+        for other in hanging:
+            if other != trigger:
+                connection.exec_driver_sql(f"DROP TRIGGER {quoted(other.name)}")
+        works = all(_compiles(connection, text) for text in _changes(connection, trigger.table))
+        savepoint.rollback()
+    return works
 
 
 def _changes(connection: Connection, table: str) -> Iterable[str]:
