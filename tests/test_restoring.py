@@ -133,6 +133,41 @@ def everything(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("mode", MODES)
+def test_it_outlives_the_cleaning_of_another_run(tmp_path: Path, mode: str) -> None:
+    """Whoever holds the lock removes temporary files; a restore that waits for the lock makes its copy anew."""
+    database, backup = old_and_new(tmp_path, mode)
+    folder = Path(backup.path).parent
+    done: list[Restored] = []
+    with opened(database) as other:
+        other.execute("BEGIN IMMEDIATE")
+        thread = threading.Thread(
+            target=lambda: done.append(run(database, backup, timeout=30, carry=lambda _old, _new, _saved: None))
+        )
+        thread.start()
+        time.sleep(1)
+        assert any(name.endswith(".tmp") for name in files(folder))
+        backups.clean_temporary(str(folder), ID)
+        other.execute("ROLLBACK")
+    thread.join()
+
+    assert "old" == content(database)
+    assert 1 == len(done)
+    assert not any(name.endswith(".tmp") for name in files(folder))
+
+
+def test_it_removes_what_a_killed_one_left(tmp_path: Path) -> None:
+    """A restore that was killed while it waited leaves its copy; the next one takes it away, and keeps its own."""
+    database, backup = old_and_new(tmp_path, "wal")
+    left = Path(backup.path).with_name(f".{ID}.{'0' * 16}.tmp")
+    left.write_bytes(b"x" * 1000)
+
+    run(database, backup)
+
+    assert "old" == content(database)
+    assert not left.exists()
+
+
+@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("rows", [1, 3000])
 def test_restores_and_saves_the_present_state(tmp_path: Path, mode: str, rows: int) -> None:
     """Old content comes back, new content is a verified backup, the journal mode stays, nothing lies about."""

@@ -523,7 +523,8 @@ _STORES = _Shape(
 
 
 def _shape_of(bind: sa.Connection, table: str) -> _Shape:
-    columns = {name.lower() for name in bind.execute(sa.text(f"SELECT * FROM {table} LIMIT 0")).keys()}
+    found = bind.execute(sa.text(f"SELECT * FROM {table} LIMIT 0"))
+    columns = set(map(str.lower, found.keys()))
     for shape in (_LEGACY, _FOUND_UNIFIED, _STORES):
         if shape.table == table and columns == set(shape.kinds):
             return shape

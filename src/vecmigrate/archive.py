@@ -83,6 +83,7 @@ class Archive(Access):
                 )
             database_id = self._identity() or meta.new_database_id()
             backups.prepare_folder(folder)
+            backups.clean_temporary(folder, database_id)
             made = backups.create(
                 path,
                 folder,

@@ -210,10 +210,13 @@ def _prefix(database_id: str) -> str:
     return f".{database_id}."
 
 
-def clean_temporary(folder: str, database_id: str) -> None:
-    """Remove what killed runs of this database left in *folder*; call it while holding the migration lock."""
+def clean_temporary(folder: str, database_id: str, *, but: str = "") -> None:
+    """Remove what killed runs of this database left in *folder*, but the file *but*, of the caller's own.
+
+    Call it while holding the migration lock. A restore that still waits for that makes its copy anew.
+    """
     prefix = _prefix(database_id)
-    names = file_names(folder)
+    names = file_names(folder) - {Path(but + suffix).name for suffix in ("", *sqlite_files.SIDECARS)}
     data = {name for name in names if name.endswith(sqlite_files.SUFFIX)}
     unlisted = [Path(folder, name) for name in data if manifest_of(name) not in names]
     for name in names:

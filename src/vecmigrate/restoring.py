@@ -1,17 +1,19 @@
 """Restoring: the live database becomes what a backup holds, after its present state was saved."""
 
 import contextlib
+import errno
 import os
 import sqlite3
 import stat
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
 from vecmigrate import backups, errors, sqlite_files
+from vecmigrate.aside import made_way
 from vecmigrate.manifests import Backup, command
 
 __all__ = ["Carry", "Restored", "restore"]
@@ -84,15 +86,30 @@ class _Restoration:
         self.deadline = time.monotonic() + self.timeout
 
     def run(self, now: datetime) -> Restored:
-        with self._explained(), backups.scratch(self.folder, self.backup.database_id) as self.work:
-            backups.check_room(self.folder, self.backup.bytes, database=self.path)
-            backups.copy_verified(self.backup, self.work)
-            if not self._is_to_be_created():
-                self._replace()
-                return Restored(saved=self.saved, moved_aside=None)
-            with _made_way(self.path, now) as moved_aside:
-                self._replace()
-            return Restored(saved=self.saved, moved_aside=moved_aside)
+        while True:
+            with self._explained(), backups.scratch(self.folder, self.backup.database_id) as self.work:
+                try:
+                    return self._attempt(now)
+                except (sqlite3.Error, OSError, errors.BackupError):
+                    if not self._lost_its_copy():
+                        raise
+
+    def _lost_its_copy(self) -> bool:
+        """Tell whether another run took the private copy for that of a killed one, and there is time to begin anew.
+
+        Whoever holds the lock removes temporary files, so this ends once the lock is ours.
+        """
+        return self.saved is None and not os.path.lexists(self.work) and time.monotonic() < self.deadline
+
+    def _attempt(self, now: datetime) -> Restored:
+        backups.check_room(self.folder, self.backup.bytes, database=self.path)
+        backups.copy_verified(self.backup, self.work)
+        if not self._is_to_be_created():
+            self._replace()
+            return Restored(saved=self.saved, moved_aside=None)
+        with made_way(self.path, now) as moved_aside:
+            self._replace()
+        return Restored(saved=self.saved, moved_aside=moved_aside)
 
     def _is_to_be_created(self) -> bool:
         """Tell whether there is nothing to keep in place: no file, an empty one, or a damaged one."""
@@ -194,6 +211,9 @@ class _Restoration:
 
     def _hand_over(self, live: sqlite3.Connection) -> None:
         """Save the present state and carry over what has to survive, while the live database is locked."""
+        if not os.path.lexists(self.work):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), self.work)
+        backups.clean_temporary(self.folder, self.backup.database_id, but=self.work)
         old = live if sqlite_files.content_size(live) else None
         if old:
             inside = sqlite_files.identity(old)
@@ -282,57 +302,3 @@ class _Restoration:
 
 def _pragma(connection: sqlite3.Connection, name: str) -> Any:
     return connection.execute(f"PRAGMA {name}").fetchone()[0]
-
-
-@contextlib.contextmanager
-def _made_way(path: str, now: datetime) -> Iterator[str | None]:
-    """Move a damaged database and stale sidecars aside, put an empty file in place; undo it on failure.
-
-    SQLite would delete a ``-wal`` that has lost its database, with the commits it may hold.
-    """
-    aside = _aside_name(path, now)
-    leftovers = _leftovers(path)
-    is_new = not os.path.lexists(path) or "" in leftovers
-    moved: list[tuple[str, str]] = []
-    try:
-        for suffix in leftovers:
-            Path(path + suffix).rename(aside + suffix)
-            moved.append((aside + suffix, path + suffix))
-        if is_new:
-            with contextlib.suppress(FileExistsError):
-                sqlite_files.new_file(path)
-        yield aside if moved else None
-        sqlite_files.sync_folder(str(Path(path).parent))
-    except BaseException as error:
-        _undo(path, moved, is_new=is_new, cause=error)
-        raise
-
-
-def _aside_name(path: str, now: datetime) -> str:
-    while True:
-        aside = f"{path}.damaged-{now:%Y%m%dT%H%M%S.%f}Z"
-        if not any(os.path.lexists(aside + suffix) for suffix in ("", *sqlite_files.SIDECARS)):
-            return aside
-        now += timedelta(microseconds=1)
-
-
-def _leftovers(path: str) -> list[str]:
-    """Return the suffixes of what has to be moved; the database comes last, it needs its WAL to the end."""
-    present = [suffix for suffix in (*sqlite_files.SIDECARS, "") if os.path.lexists(path + suffix)]
-    if "" in present and not Path(path).stat().st_size:
-        # It may be a database in the making, whose journal holds nothing yet.
-        return [suffix for suffix in present if suffix in {"-wal", "-shm"}]
-    return present
-
-
-def _undo(path: str, moved: list[tuple[str, str]], *, is_new: bool, cause: BaseException) -> None:
-    try:
-        if is_new and os.path.lexists(path) and not Path(path).stat().st_size:
-            Path(path).unlink()
-        for aside, original in reversed(moved):
-            Path(aside).rename(original)
-    except OSError as error:
-        raise errors.RestoreFailedError(
-            f"Restoring {path} failed: {cause}. What was there is now {[aside for aside, _ in moved]}.",
-            next_step="stop the programs that use it, and give these files their old names",
-        ) from error
