@@ -14,6 +14,9 @@ from pathlib import Path
 
 import pytest
 
+import legacy
+import vecmigrate
+from doors import url
 from vecmigrate import backups, sqlite_files
 from vecmigrate.backups import Backup
 from vecmigrate.errors import BackupError, LockTimeoutError
@@ -326,6 +329,21 @@ def test_two_databases_of_one_name_in_one_folder(tmp_path: Path) -> None:
     assert backups.recorded_id(str(tmp_path / "backups"), database_path=second) == OTHER_ID
     with pytest.raises(BackupError, match="is not a backup of"):
         backups.find(of_second.name, str(tmp_path / "backups"), database_id=ID, database_path=first)
+
+
+def test_status_tells_of_the_backups_of_a_lost_database(tmp_path: Path) -> None:
+    """Where the file is gone, its last backup and the way to it are told."""
+    path = legacy.build(tmp_path / "app.db", "legacy")
+    vecmigrate.upgrade(url(path))
+    assert not vecmigrate.status(url(path)).notes
+    for lost in tmp_path.glob("app.db*"):
+        lost.unlink()
+
+    found = vecmigrate.status(url(path))
+
+    assert "absent" == found.state
+    assert found.last_backup
+    assert f"vecmigrate --db-path {path} backup list" in found.notes[0]
 
 
 def test_listing_creates_nothing(tmp_path: Path) -> None:

@@ -583,6 +583,18 @@ def test_a_backup_of_another_database_is_refused(tmp_path: Path, mode: str) -> N
     assert files(tmp_path / "backups") == before
 
 
+def test_a_moved_database_is_named_where_it_is_now(tmp_path: Path) -> None:
+    """The manifest has the old path; what to do next is said of the present one."""
+    database, backup = old_and_new(tmp_path, "delete")
+    moved = Path(database).rename(tmp_path / "moved.db")
+    Path(backup.path).write_bytes(b"short")
+
+    with pytest.raises(BackupError) as raised:
+        run(str(moved), backup)
+
+    assert str(moved) in str(raised.value.next_step)
+
+
 def test_an_unusable_backup_is_refused(tmp_path: Path) -> None:
     """Damage is found before anything is touched, also when the live file is missing."""
     database, backup = old_and_new(tmp_path, "wal")

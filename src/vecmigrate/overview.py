@@ -46,7 +46,17 @@ class Overview(Archive):
         base: dict[str, Any] = {"database": str(self.database), "dialect": self.database.dialect, "head": known.head}
         if self.database.is_absent():
             self.require_folder()
-            return Status(**base, state="absent", revision=None, app_version=None, pending=list(known.ids))
+            last = self._last_backup(None)
+            note = f"There are backups of it. Next: vecmigrate {self.database.option} backup list, then restore NAME"
+            return Status(
+                **base,
+                state="absent",
+                revision=None,
+                app_version=None,
+                pending=list(known.ids),
+                last_backup=last,
+                notes=[note] if last else [],
+            )
         with self._looking() as connection:
             return self._status_of(connection, known, base)
 
@@ -91,7 +101,7 @@ class Overview(Archive):
         ]
 
     def _last_backup(self, database_id: str | None) -> dict[str, Any] | None:
-        if self.database.path is None or database_id is None:
+        if self.database.path is None:
             return None
         found = self.list_backups(database_id=database_id)
         return found[0].as_dict(verified=backups.is_verified(found[0])) if found else None

@@ -7,7 +7,7 @@ import sqlite3
 import stat
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -58,6 +58,8 @@ def restore(
     """
     path = os.path.realpath(database)
     backups.prepare_folder(folder)
+    # The manifest may know another path: the database was moved since.
+    backup = replace(backup, database_path=path)
     restoration = _Restoration(
         path=path, backup=backup, folder=folder, database_id=database_id, timeout=timeout, carry=carry
     )
