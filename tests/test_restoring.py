@@ -315,6 +315,21 @@ def test_no_acknowledged_commit_is_lost(tmp_path: Path, mode: str) -> None:
         assert journal_mode(database) == mode
 
 
+@pytest.mark.parametrize("loss", [None, b"", b"garbage" * 2000])
+@pytest.mark.parametrize("mode", MODES)
+def test_a_database_made_anew_has_its_journal_mode_again(tmp_path: Path, mode: str, loss: bytes | None) -> None:
+    """Every data file is in DELETE mode; the mode of the database is in the manifest."""
+    database, backup = old_and_new(tmp_path, mode)
+    Path(database).unlink()
+    if loss is not None:
+        Path(database).write_bytes(loss)
+    (found,) = backups.listing(str(Path(backup.path).parent), database_id=ID, database_path=database)
+
+    run(database, found)
+
+    assert (mode, "old") == (journal_mode(database), content(database))
+
+
 @POSIX
 @pytest.mark.parametrize("umask", [0, 0o777])
 @pytest.mark.parametrize("rest", [None, "empty", "journal"])

@@ -95,6 +95,7 @@ def create(
             database_path=os.path.realpath(database),
             sha256=_sha256(temporary),
             sequence=max((backup.sequence for backup, _ in manifests(folder) if backup), default=0) + 1,
+            journal_mode=sqlite_files.pragma(connection, "journal_mode"),
         )
         _check_sound(draft, temporary)
         return _publish(temporary, draft, folder)
@@ -344,7 +345,6 @@ def rotate(
 def same_content(backup_path: str, other_path: str) -> bool:
     """Tell whether the database at *other_path* still is what was backed up, history and meta table aside."""
     try:
-        own = ("vecmigrate_history", "vecmigrate_meta")
-        return sqlite_files.same_content(backup_path, other_path, ignore=own)
+        return sqlite_files.same_content(backup_path, other_path, ignore=("vecmigrate_history", "vecmigrate_meta"))
     except (sqlite3.Error, OSError, UnicodeError):
         return False

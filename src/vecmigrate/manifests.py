@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from vecmigrate.errors import BackupError
 from vecmigrate.shell import quoted
@@ -37,6 +38,7 @@ class Backup:
     """A backup as its manifest describes it; ``name`` and ``path`` are where it was found.
 
     ``sequence`` counts upwards within a folder: it orders backups even when the clock went backwards.
+    ``journal_mode`` is that of the database, None where it is not known; every data file is in DELETE mode.
     """
 
     name: str
@@ -50,15 +52,17 @@ class Backup:
     database_path: str
     sha256: str
     sequence: int
+    journal_mode: str | None = None
 
     def as_dict(self, *, verified: bool) -> dict[str, object]:
-        hidden = ("database_path", "sequence")
+        hidden = ("database_path", "sequence", "journal_mode")
         return {key: value for key, value in vars(self).items() if key not in hidden} | {"verified": verified}
 
 
 _TEXTS = ("created_at", "reason", "database_id", "database_path", "sha256")
 _OPTIONAL_TEXTS = ("revision", "app_version")
 _COUNTS = ("bytes", "sequence")
+_KEYS = (*_TEXTS, *_OPTIONAL_TEXTS, *_COUNTS, "journal_mode")
 
 
 def command(database: str, *words: str) -> str:
@@ -72,7 +76,7 @@ def manifest_of(path: str) -> str:
 
 def write(backup: Backup, path: str) -> None:
     """Write the manifest of *backup* into the file *path*."""
-    document = {key: getattr(backup, key) for key in (*_TEXTS, *_OPTIONAL_TEXTS, *_COUNTS)}
+    document = {key: getattr(backup, key) for key in _KEYS}
     Path(path).write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
 
 
@@ -102,13 +106,14 @@ def _parse(manifest: Path) -> Backup | None:
     if not isinstance(content, dict) or not _is_well_formed(content):
         return None
     data = manifest.with_name(manifest.name.removesuffix(".json") + SUFFIX)
-    known = {key: content[key] for key in (*_TEXTS, *_OPTIONAL_TEXTS, *_COUNTS)}
+    known: dict[str, Any] = {key: content.get(key) for key in _KEYS}
     return Backup(name=data.name, path=str(data), **known)
 
 
 def _is_well_formed(content: dict[str, object]) -> bool:
     texts = all(isinstance(content.get(key), str) for key in _TEXTS)
     optional = all(key in content and isinstance(content[key], str | None) for key in _OPTIONAL_TEXTS)
+    optional = optional and isinstance(content.get("journal_mode"), str | None)
     return texts and optional and all(type(content.get(key)) is int for key in _COUNTS)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from vecmigrate import backups, errors, sqlite_files
 from vecmigrate.aside import made_way
@@ -111,6 +111,7 @@ class _Restoration:
             return Restored(saved=self.saved, moved_aside=None)
         with made_way(self.path, now) as moved_aside:
             self._replace()
+            self._return_to_wal()
         return Restored(saved=self.saved, moved_aside=moved_aside)
 
     def _is_to_be_created(self) -> bool:
@@ -153,10 +154,10 @@ class _Restoration:
 
     def _replace(self) -> None:
         with contextlib.closing(self._connect()) as live:
-            is_wal = self._patiently(lambda: _pragma(live, "journal_mode")) == "wal"
+            is_wal = self._patiently(lambda: sqlite_files.pragma(live, "journal_mode")) == "wal"
             self._check_room(self._patiently(lambda: sqlite_files.content_size(live)), is_wal=is_wal)
             if is_wal:
-                self._fit_to_wal(page_size=_pragma(live, "page_size"))
+                self._fit_to_wal(page_size=sqlite_files.pragma(live, "page_size"))
             with contextlib.closing(sqlite_files.connect(self.work)) as work:
                 if is_wal:
                     self._copy_beside_readers(work, live)
@@ -172,9 +173,9 @@ class _Restoration:
     def _fit_to_wal(self, *, page_size: object) -> None:
         """SQLite can't copy onto a WAL database of another page size, nor pause within a single page."""
         with contextlib.closing(sqlite_files.connect(self.work)) as work:
-            if _pragma(work, "page_count") == 1:
+            if sqlite_files.pragma(work, "page_count") == 1:
                 work.executescript("PRAGMA auto_vacuum=0; VACUUM; CREATE TABLE page (x); DROP TABLE page")
-            if _pragma(work, "page_size") == page_size:
+            if sqlite_files.pragma(work, "page_size") == page_size:
                 return
             with backups.scratch(self.folder, self.backup.database_id) as fitting:
                 work.execute(f"PRAGMA page_size={page_size}")
@@ -206,10 +207,16 @@ class _Restoration:
                 with contextlib.closing(self._connect()) as reader:
                     self._hand_over(reader)
 
-        pages = min(_PAGES, int(_pragma(work, "page_count")) - 1)
+        pages = min(_PAGES, int(sqlite_files.pragma(work, "page_count")) - 1)
         work.backup(live, pages=pages, progress=progress, sleep=sqlite_files.POLL_SECONDS)
         with contextlib.suppress(sqlite3.Error):
             live.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+
+    def _return_to_wal(self) -> None:
+        """Give a database made anew the journal mode of the lost one; its content is complete without."""
+        if self.backup.journal_mode == "wal":
+            with contextlib.suppress(sqlite3.Error), contextlib.closing(self._connect()) as live:
+                live.execute("PRAGMA journal_mode=WAL").fetchone()
 
     def _hand_over(self, live: sqlite3.Connection) -> None:
         """Save the present state and carry over what has to survive, while the live database is locked."""
@@ -220,7 +227,7 @@ class _Restoration:
         if old:
             inside = sqlite_files.identity(old)
             self._refuse_foreign(inside.database_id)
-            self.schema_version = int(_pragma(old, "schema_version"))
+            self.schema_version = int(sqlite_files.pragma(old, "schema_version"))
             self.saved = backups.create(
                 self.path,
                 self.folder,
@@ -288,7 +295,9 @@ class _Restoration:
             return True
         try:
             with contextlib.closing(self._connect()) as live:
-                return _pragma(live, "schema_version") == self.schema_version and not sqlite_files.problems(live)
+                return sqlite_files.pragma(live, "schema_version") == self.schema_version and not sqlite_files.problems(
+                    live
+                )
         except sqlite3.Error:
             return False
 
@@ -300,7 +309,3 @@ class _Restoration:
 
     def _again(self) -> str:
         return command(self.path, "restore", self.backup.name)
-
-
-def _pragma(connection: sqlite3.Connection, name: str) -> Any:
-    return connection.execute(f"PRAGMA {name}").fetchone()[0]

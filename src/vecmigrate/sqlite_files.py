@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 __all__ = [
     "POLL_SECONDS",
@@ -30,6 +30,7 @@ __all__ = [
     "new_file",
     "open_closed_file",
     "patiently",
+    "pragma",
     "problems",
     "rename_to_new",
     "result_code",
@@ -128,8 +129,12 @@ def copy_pages(source: sqlite3.Connection, target_path: str, *, deadline: float)
 
 def content_size(connection: sqlite3.Connection) -> int:
     """Return the bytes of the database without its journal or WAL; 0 for an empty file."""
-    pages, size = (connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "page_size"))
-    return int(pages * size)
+    return int(pragma(connection, "page_count") * pragma(connection, "page_size"))
+
+
+def pragma(connection: sqlite3.Connection, name: str) -> Any:
+    """Return the present value of a setting."""
+    return connection.execute(f"PRAGMA {name}").fetchone()[0]
 
 
 def problems(connection: sqlite3.Connection) -> list[str]:
