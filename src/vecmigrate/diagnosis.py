@@ -43,7 +43,9 @@ def _place(path: str, cause: BaseException, option: str) -> tuple[str, str] | No
 def _state(path: str, cause: BaseException, option: str) -> tuple[str, str]:
     code = getattr(cause, "sqlite_errorname", "")
     if code == "SQLITE_NOTADB":
-        step = f"vecmigrate --db-path FILE status, with the right path; if this was one: vecmigrate {option} backup list"
+        step = (
+            f"vecmigrate --db-path FILE status, with the right path; if this was one: vecmigrate {option} backup list"
+        )
         return "is not an SQLite database", step
     if code.startswith("SQLITE_CORRUPT"):
         return "is damaged", f"vecmigrate {option} backup list, then: vecmigrate {option} restore NAME"
