@@ -111,7 +111,6 @@ class _Restoration:
             return Restored(saved=self.saved, moved_aside=None)
         with made_way(self.path, now) as moved_aside:
             self._replace()
-            self._return_to_wal()
         return Restored(saved=self.saved, moved_aside=moved_aside)
 
     def _is_to_be_created(self) -> bool:
@@ -122,6 +121,9 @@ class _Restoration:
             return True
         if not stat.S_ISREG(status.st_mode):
             raise self._unusable("it is not a file")
+        if not all(os.access(place, os.W_OK) for place in (self.path, Path(self.path).parent)):
+            # SQLite would open it all the same, and give a WAL database sidecars that stay read-only.
+            raise self._unusable("it is read-only, or in a read-only folder")
         return status.st_size == 0 or self._is_damaged()
 
     def _is_damaged(self) -> bool:
@@ -163,6 +165,8 @@ class _Restoration:
                     self._copy_beside_readers(work, live)
                 else:
                     self._copy_alone(work, live)
+        if self.schema_version is None and self.backup.journal_mode == "wal":
+            self._return_to_wal()
 
     def _check_room(self, live_size: int, *, is_wal: bool) -> None:
         # The new content goes through the WAL, the old one through the rollback journal.
@@ -214,9 +218,8 @@ class _Restoration:
 
     def _return_to_wal(self) -> None:
         """Give a database made anew the journal mode of the lost one; its content is complete without."""
-        if self.backup.journal_mode == "wal":
-            with contextlib.suppress(sqlite3.Error), contextlib.closing(self._connect()) as live:
-                live.execute("PRAGMA journal_mode=WAL").fetchone()
+        with contextlib.suppress(sqlite3.Error), contextlib.closing(self._connect()) as live:
+            live.execute("PRAGMA journal_mode=WAL").fetchone()
 
     def _hand_over(self, live: sqlite3.Connection) -> None:
         """Save the present state and carry over what has to survive, while the live database is locked."""
@@ -276,7 +279,7 @@ class _Restoration:
             )
         is_access = isinstance(error, OSError) or sqlite_files.result_code(error) in _NO_ACCESS
         if is_access and self.schema_version is None:
-            return self._unusable(str(error))
+            return self._unusable(str(error), place=getattr(error, "filename", None))
         saved = self.saved.path if self.saved else None
         if self._is_as_before():
             return errors.RunFailedError(
@@ -301,10 +304,12 @@ class _Restoration:
         except sqlite3.Error:
             return False
 
-    def _unusable(self, reason: str) -> errors.DatabaseUnusableError:
+    def _unusable(self, reason: str, *, place: str | None = None) -> errors.DatabaseUnusableError:
+        is_in_folder = place is not None and Path(place).parent == Path(self.folder).absolute()
+        what = self.folder if is_in_folder else f"{self.path} and its folder"
         return errors.DatabaseUnusableError(
             f"{self.path} cannot be restored: {reason}. Nothing was changed.",
-            next_step=f"make {self.path} and its folder readable and writable, then: {self._again()}",
+            next_step=f"make {what} readable and writable, then: {self._again()}",
         )
 
     def _again(self) -> str:
