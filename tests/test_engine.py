@@ -306,3 +306,13 @@ def test_the_floor_of_sqlite_is_stated(released_file: Path, monkeypatch: pytest.
 
     with pytest.raises(ConfigurationError, match=r"3\.34\.0 or newer is needed"):
         vecmigrate.upgrade(url(released_file))
+
+
+def test_nobody_can_lock_out_a_reader_between_two_reads(released_file: Path) -> None:
+    """In rollback-journal mode a writer that never pauses would else make a later read of the same look busy."""
+    legacy.execute(released_file, "PRAGMA journal_mode = delete")
+    with reading(locate(url(released_file)), timeout=1) as connection, legacy.opened(released_file) as other:
+        other.execute("PRAGMA busy_timeout = 0")
+        with pytest.raises(sqlite3.OperationalError, match="locked"):
+            other.execute("BEGIN EXCLUSIVE")
+        assert 1 == connection.exec_driver_sql("SELECT count(*) FROM memory_meta").scalar()

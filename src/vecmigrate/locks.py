@@ -70,9 +70,10 @@ def commit_sqlite(connection: Connection, timeout: float) -> None:
 
 
 def wait_to_read_sqlite(name: str, connection: Connection, timeout: float) -> None:
-    """Wait until the database can be read; from then on SQLite itself waits a moment where it must."""
-    _retry_while_busy(connection, "SELECT 1 FROM sqlite_master LIMIT 1", timeout, name)
+    """Wait until the database can be read, and begin a transaction, so that each read after it finds it free too."""
     driver: Any = connection.connection.driver_connection
+    driver.execute("BEGIN")
+    _retry_while_busy(connection, "SELECT 1 FROM sqlite_master LIMIT 1", timeout, name)
     driver.execute("PRAGMA busy_timeout = 5000")
 
 

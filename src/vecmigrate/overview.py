@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sqlalchemy import Connection, func, inspect, select
@@ -58,7 +58,10 @@ class Overview(Archive):
                 notes=[note] if last else [],
             )
         with self._looking() as connection:
-            return self._status_of(connection, known, base)
+            database_id = meta.read(connection).get("database_id")
+            found = self._status_of(connection, known, base)
+        # To hash it may take long, and in rollback-journal mode nobody can commit beside a reader.
+        return replace(found, last_backup=self._last_backup(database_id))
 
     @contextmanager
     def _looking(self) -> Iterator[Connection]:
@@ -68,7 +71,6 @@ class Overview(Archive):
 
     def _status_of(self, connection: Connection, known: Revisions, base: dict[str, Any]) -> Status:
         notes: list[str] = []
-        described = meta.read(connection)
         try:
             revision = self.revision(connection, known)
         except AheadError as error:
@@ -87,7 +89,6 @@ class Overview(Archive):
             app_version=version,
             pending=pending,
             last_run=attempts[-1].entry() if attempts else None,
-            last_backup=self._last_backup(described.get("database_id")),
             preserved_rows=_preserved_counts(connection),
             reembed=embeddings.remaining(connection),
             notes=notes,
