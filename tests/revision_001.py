@@ -126,8 +126,9 @@ class Database:
 
     def insert(self, table: str, columns: Sequence[str], *rows: Iterable[Any]) -> None:
         for row in map(list, rows):
-            places = ", ".join("CAST(? AS TEXT)" if isinstance(value, Text) else "?" for value in row)
-            plain = [bytes(value) if isinstance(value, Text) else value for value in row]
+            # Only of a literal does SQLite take the bytes as they are, whatever the encoding of the database.
+            places = ", ".join(f"CAST(x'{value.hex()}' AS TEXT)" if isinstance(value, Text) else "?" for value in row)
+            plain = [value for value in row if not isinstance(value, Text)]
             self.raw.execute(f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({places})", plain)
 
     def upgrade(self) -> None:

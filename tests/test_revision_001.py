@@ -194,6 +194,11 @@ def test_a_store_becomes_a_named_store(legacy: Make) -> None:
         ("updated_at", "2025-W24-2T10:30:00", "updated_at", STORE_TIME),
         ("updated_at", "2025-161T10:30:00", "updated_at", STORE_TIME),
         ("updated_at", "1969-12-31", "updated_at", -86400),
+        ("updated_at", "1969-12-31T24:00:00Z", "updated_at", 0),
+        ("updated_at", "2016-12-31T23:59:60Z", "updated_at", 1483228800),
+        ("updated_at", "2017-01-01T05:29:60.5+05:30", "updated_at", 1483228800),
+        ("expires_at", "2016-12-31T22:59:60Z", "expires_at", None),
+        ("expires_at", "2025-06-10T24:00:00.1Z", "expires_at", None),
         ("expires_at", "never", "expires_at", None),
         ("expires_at", float("inf"), "expires_at", None),
         ("expires_at", "2025-02-30", "expires_at", None),
@@ -272,6 +277,7 @@ def test_text_with_a_nul_is_kept_as_base64(legacy: Make) -> None:
         ({"protected": "yes", "updated_at": 1}, {"protected": 0, "updated_at": 9}),
         ({"updated_at": 9}, {"updated_at": 8}),
         ({"updated_at": "1970-01-01T00:00:09"}, {"updated_at": 8}),
+        ({"updated_at": 8.75}, {"updated_at": "1970-01-01T00:00:08.5Z"}),
     ],
 )
 def test_of_two_sessions_for_one_store_the_better_wins(
@@ -344,6 +350,15 @@ def test_stores_are_numbered_by_the_instant_meant(legacy: Make) -> None:
         "project-commits-001": "x",
     }
     there_and_back_again(database)
+
+
+def test_equal_instants_are_numbered_by_the_id_that_lands(legacy: Make) -> None:
+    """An id that is a BLOB stands where the text stands that it becomes."""
+    rows = ({"store_id": "b"}, {"store_id": b"a", "is_active": 0}, {"store_id": "c", "is_active": 0})
+    database = legacy(stores=rows)
+    database.upgrade()
+    names = [f"project-conversations-{number:03d}" for number in (1, 2, 3)]
+    assert list(zip(("a", "b", "c"), names, strict=True)) == landed(database, "vector_store_id", "name")
 
 
 def test_numbers_skip_names_that_are_taken(unified: Make) -> None:
@@ -534,6 +549,92 @@ def test_a_loser_does_not_take_the_place_of_a_deleted_winner(legacy: Make) -> No
     assert landed(database, "session_id") == [("s2",)]
 
 
+def test_a_loser_lands_once_its_winner_is_deleted_in_the_older_table(legacy: Make) -> None:
+    """What went back as it was waits again only while another row has its key."""
+    database = legacy({"protected": 1}, {"session_id": "s2"})
+    database.upgrade()
+    database.downgrade()
+    taken = "vector_store_id: already taken by a row that is protected, active or newer"
+    assert [kept[2:5] for kept in database.kept()] == [
+        (
+            1,
+            "s2",
+            f"went back as it was; on the way up it waits again while another row has its key: {taken}",
+        )
+    ]
+    database.execute("DELETE FROM vector_stores WHERE session_id = 's1'")
+    database.upgrade()
+    assert landed(database, "session_id") == [("s2",)]
+    assert database.kept() == []
+
+
+def test_a_record_stays_with_its_row_among_others_of_its_key(legacy: Make) -> None:
+    """Of several rows with one key, the one that landed gets back what the older table can't hold."""
+    twins = ({"doc_count": 1, "is_active": 0}, {"doc_count": 2}, {"doc_count": 1, "is_active": 0})
+    database = legacy(stores=twins, loose=True)
+    database.upgrade()
+    for expiry in (5, 6):
+        database.execute(f"UPDATE vector_stores SET name = 'mine', expires_at = {expiry}")
+        there_and_back_again(database)
+        assert landed(database, "document_count", "name", "expires_at") == [(2, "mine", expiry)]
+    database.downgrade()
+    database.execute("UPDATE stores SET doc_count = 7 WHERE doc_count = 2")
+    before = state(database)
+    database.upgrade()
+    assert landed(database, "document_count", "name", "expires_at") == [(7, "mine", 6)]
+    database.downgrade()
+    assert before == state(database)
+
+
+def test_identical_rows_are_told_apart_by_their_number(legacy: Make) -> None:
+    """Rows that are equal in all columns go up, down and up again, none of them twice."""
+    database = legacy({}, {}, {}, stores=({}, {}), loose=True)
+    before = state(database)
+    database.upgrade()
+    database.execute("UPDATE vector_stores SET rollover_from = 'v0'")
+    there_and_back_again(database)
+    assert landed(database, "vector_store_id", "rollover_from") == [("h1", "v0"), ("v1", "v0")]
+    database.downgrade()
+    assert before == state(database)
+
+
+@pytest.mark.parametrize("conflict", ["REPLACE", "IGNORE"])
+def test_conflict_clauses_of_the_found_table_lose_no_row(database: Database, conflict: str) -> None:
+    """What the found table would replace or ignore by itself waits like any row that it refuses."""
+    columns = ", ".join(LEGACY_COLUMNS[1:])
+    unique = f"vector_store_id UNIQUE ON CONFLICT {conflict}"
+    database.execute(f"CREATE TABLE vector_stores (session_id, {columns.replace('vector_store_id', unique)})", STORES)
+    database.insert("vector_stores", LEGACY_COLUMNS, (SESSION | {"created_at": "once"}).values())
+    database.adopt()
+    database.upgrade()
+    database.insert("vector_stores", UNIFIED_COLUMNS, (UNIFIED | {"session_id": "s2"}).values())
+    above = database.exact("vector_stores")
+    database.downgrade()
+    assert landed(database, "session_id") == [("s2",)]
+    database.upgrade()
+    assert above == database.exact("vector_stores")
+
+
+@pytest.mark.parametrize("declared", ["STRING", "REAL", "NUMERIC", "INTEGER", "TEXT", ""])
+def test_declared_types_of_the_found_table_change_nothing(database: Database, declared: str) -> None:
+    """What a column's declared type makes of a value on the way down is undone on the way up."""
+    columns = ", ".join(f"{column.upper()} {declared}" for column in LEGACY_COLUMNS)
+    database.execute(f"CREATE TABLE vector_stores ({columns})", LOOSE_STORES)
+    database.insert("vector_stores", LEGACY_COLUMNS, SESSION.values(), (SESSION | {"session_id": "007"}).values())
+    database.adopt()
+    before = state(database)
+    database.upgrade()
+    database.downgrade()
+    assert before == state(database)
+    database.upgrade()
+    rows = (
+        {"vector_store_id": "1e3", "session_id": "0010", "created_at": 2**53 + 1},
+        {"vector_store_id": "+1", "session_id": "1e1", "provider": "0x1"},
+    )
+    database.insert("vector_stores", UNIFIED_COLUMNS, *((UNIFIED | row).values() for row in rows))
+    there_and_back_again(database)
+
+
 def test_a_recreated_stores_is_merged_on_the_way_down(legacy: Make) -> None:
     """An older service made ``stores`` again: its rows join, those that are there win, and all go down."""
     database = legacy(stores=({},))
@@ -637,21 +738,25 @@ def test_undecodable_text_is_found_among_many_rows(legacy: Make, monkeypatch: py
     assert before == state(database)
 
 
-def test_a_utf_16_database_is_read_as_such(tmp_path: Path) -> None:
-    """SQLite may keep its text as UTF-16: odd text in it comes back all the same."""
+@pytest.mark.parametrize("encoding", ["UTF-16le", "UTF-16be"])
+def test_a_utf_16_database_is_read_as_such(tmp_path: Path, encoding: str) -> None:
+    """SQLite may keep its text as UTF-16: odd text in it comes back all the same, also what is text in UTF-8."""
     path = tmp_path / "utf16.sqlite3"
     with sqlite3.connect(path) as connection:
-        connection.executescript(f"PRAGMA encoding = 'UTF-16le'; {LEGACY}; {STORES};")
+        connection.executescript(f"PRAGMA encoding = '{encoding}'; {LEGACY}; {STORES};")
     connection.close()
     database = Database(path)
-    rows = ({"provider": "é\0", "protected": "yes"}, {"session_id": "s2", "vector_store_id": Text(b"\x00\xd8")})
-    database.insert("vector_stores", LEGACY_COLUMNS, *((SESSION | row).values() for row in rows))
+    lone = [Text(text.encode(encoding, "surrogatepass")) for text in ("\ud800", "\ud841\u4180", "a\udc00b", "A\ud880A")]
+    rows = [{"session_id": f"s{number}", "vector_store_id": text} for number, text in enumerate(lone, start=2)]
+    odd = {"provider": "é\0", "protected": "yes"}
+    database.insert("vector_stores", LEGACY_COLUMNS, *((SESSION | row).values() for row in (odd, *rows)))
     database.adopt()
     before = state(database)
-    database.upgrade()
-    assert sorted(landed(database, "provider", "is_protected")) == [("openai", 0), ("é\0", 1)]
-    database.downgrade()
-    assert before == state(database)
+    for _ in range(2):
+        database.upgrade()
+        assert landed(database, "provider", "is_protected") == [("é\0", 1)]
+        database.downgrade()
+        assert before == state(database)
     database.close()
 
 
@@ -770,3 +875,52 @@ def test_a_lost_unique_key_is_an_error_not_a_loss(legacy: Make) -> None:
                 "VALUES ('v2', 's1', 'openai', 1, 1)"
             )
         )
+
+
+Fill = Callable[[int], list[dict[str, Any]]]
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        pytest.param(lambda n: [{"session_id": f"s{i}", "vector_store_id": f"v{i}"} for i in range(n)], id="plain"),
+        pytest.param(lambda n: [{"protected": "no"} for _ in range(n)], id="identical"),
+        pytest.param(lambda n: [{"session_id": f"s{i}"} for i in range(n)], id="one store"),
+        pytest.param(lambda n: [{"session_id": None, "vector_store_id": f"v{i}"} for i in range(n)], id="no key"),
+        pytest.param(
+            lambda n: [{"session_id": f"s{i}", "vector_store_id": f"v{i}", "protected": "no"} for i in range(n)],
+            id="odd",
+        ),
+    ],
+)
+@pytest.mark.parametrize("edit", ["SELECT 1", "DELETE FROM vector_stores", "UPDATE vector_stores SET is_active = 0"])
+def test_the_work_grows_no_faster_than_the_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: Fill, edit: str
+) -> None:
+    """Counted in steps of SQLite: four times the rows take hardly more than four times the work."""
+    monkeypatch.setattr(revision, "_PAGE", 20)
+    monkeypatch.setattr(revision, "_UTF8_PAGE", 20)
+    small, large = (work_of(Database(tmp_path / f"{n}.sqlite3"), rows(n), edit) for n in (200, 800))
+    assert large < 5 * small
+
+
+def work_of(database: Database, rows: list[dict[str, Any]], edit: str) -> int:
+    """Return the steps, in hundreds, that SQLite takes for a way up, down, up and down."""
+    steps = 0
+
+    def count() -> int:
+        nonlocal steps
+        steps += 1
+        return 0
+
+    database.execute(LOOSE_LEGACY, LOOSE_STORES)
+    database.insert("vector_stores", LEGACY_COLUMNS, *((SESSION | row).values() for row in rows))
+    database.adopt()
+    database.raw.set_progress_handler(count, 100)
+    database.upgrade()
+    database.execute(edit)
+    database.downgrade()
+    database.upgrade()
+    database.downgrade()
+    database.close()
+    return steps

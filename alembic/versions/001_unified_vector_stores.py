@@ -13,14 +13,15 @@ Revises: 000
 """
 
 import base64
+import hashlib
 import json
 import math
 import re
 import sqlite3
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Context, Decimal
 from typing import Any
@@ -44,9 +45,10 @@ _PAGE = 1000
 _UTF8_PAGE = 50_000
 _KEYS = ("vector_store_id", "session_id", "name")
 _PREFIXES = {"conversation": "project-conversations", "commit": "project-commits"}
-# These two reasons also tell the next run what to do, so they never change.
-_STILL_ASIDE = "as before, "
-_RIVAL = "shares a key with a row that was set aside, and keeps it on the way up"
+# Reasons that begin so also tell the next run what to do, so they never change.
+_BEATEN = "went back as it was; on the way up it waits again while another row has its key: "
+_WAITS = "went back as it was; on the way up it waits again unless it was edited: "
+_COMPLETED = "has values again that the older table could not hold"
 _TAKEN = "already taken by a row that is protected, active or newer"
 
 _preserved = sa.table(
@@ -200,7 +202,15 @@ def _require_empty(*tables: str) -> None:
 
 
 class _RawText(bytes):
-    """Text that is not UTF-8: no reader could fetch it."""
+    """Text that is not what its database says (UTF-8 as a rule): no reader could fetch it."""
+
+    codec = "utf-8"
+
+    @classmethod
+    def of(cls, data: bytes, codec: str) -> "_RawText":
+        found = cls(data)
+        found.codec = codec
+        return found
 
 
 class _UnfitError(ValueError):
@@ -266,20 +276,25 @@ def _instant(value: Any) -> tuple[int, str] | None:
         fraction = Context(prec=digits).subtract(number, Decimal(seconds))
         return seconds, format(fraction, "f").partition(".")[2].rstrip("0")
     match = _ISO.fullmatch(_trimmed(value) or "")
-    if match is None:
-        return None
     try:
-        day = _day(match)
+        return _iso_instant(match) if match else None
     except ValueError:
         return None
+
+
+def _iso_instant(match: re.Match[str]) -> tuple[int, str]:
+    """Return what _instant does. Raises ValueError for a day or a time of day that does not exist."""
     hour, minute, second, zone_hour, zone_minute = (
         int(match[name] or 0) for name in ("hour", "minute", "second", "zone_hour", "zone_minute")
     )
-    if hour > 23 or minute > 59 or second > 59 or zone_hour > 23 or zone_minute > 59:  # noqa: PLR2004
-        return None
     offset = (zone_hour * 60 + zone_minute) * (-60 if match["sign"] == "-" else 60)
-    seconds = (day - _EPOCH).days * 86400 + hour * 3600 + minute * 60 + second - offset
-    return seconds, (match["fraction"] or "").rstrip("0")
+    clock, fraction = hour * 3600 + minute * 60 + second, (match["fraction"] or "").rstrip("0")
+    # 24:00 is the end of a day; a leap second ends a day of UTC, and is the next second in Unix time.
+    is_late = hour > 23 and (clock, fraction) != (86400, "")  # noqa: PLR2004
+    is_leap = second == 60 and (clock - offset) % 86400 == 0  # noqa: PLR2004
+    if is_late or minute > 59 or (second > 59 and not is_leap) or zone_hour > 23 or zone_minute > 59:  # noqa: PLR2004
+        raise ValueError(match.group())
+    return (_day(match) - _EPOCH).days * 86400 + clock - offset, fraction
 
 
 def _day(match: re.Match[str]) -> date:
@@ -565,7 +580,9 @@ def _encoded(value: Any) -> Any:
     if value is None or isinstance(value, int):
         return value
     if isinstance(value, _RawText):
-        return {"text": base64.b64encode(value).decode()}
+        # In UTF-16, what is no text may well be some other text in UTF-8.
+        encoding = {} if value.codec == "utf-8" else {"encoding": value.codec}
+        return {"text": base64.b64encode(value).decode()} | encoding
     if isinstance(value, bytes):
         return {"blob": base64.b64encode(value).decode()}
     if isinstance(value, str) and "\0" in value:
@@ -578,18 +595,18 @@ def _encoded(value: Any) -> Any:
 def _decoded(value: Any) -> Any:
     if not isinstance(value, dict):
         return value
-    ((kind, content),) = value.items()
-    if kind == "real":
-        return float(content)
-    data = base64.b64decode(content)
-    return data if kind == "blob" else _decoded_text(data, "utf-8")
+    if "real" in value:
+        return float(value["real"])
+    if "blob" in value:
+        return base64.b64decode(value["blob"])
+    return _decoded_text(base64.b64decode(value["text"]), value.get("encoding", "utf-8"))
 
 
 def _decoded_text(data: bytes, codec: str) -> str | _RawText:
     try:
         return data.decode(codec)
     except UnicodeDecodeError:
-        return _RawText(data)
+        return _RawText.of(data, codec)
 
 
 def _dump(row: Row) -> str:
@@ -638,19 +655,28 @@ def _codec(bind: sa.Connection) -> str | None:
 
 
 def _insert(bind: sa.Connection, table: str, rows: Sequence[Row]) -> None:
+    """Insert the rows; one that breaks a rule of the table is an error, whatever the table would do by itself."""
     plain = [row for row in rows if not any(isinstance(value, _RawText) for value in row.values())]
     if plain:
-        bind.execute(sa.text(_insert_sql(table, plain[0], raw=())), plain)
+        bind.execute(sa.text(_insert_sql(bind, table, plain[0])), plain)
     for row in rows if len(plain) < len(rows) else ():
-        raw = {column for column, value in row.items() if isinstance(value, _RawText)}
-        if raw:
-            values = {column: bytes(value) if column in raw else value for column, value in row.items()}
-            bind.execute(sa.text(_insert_sql(table, row, raw)), values)
+        if any(isinstance(value, _RawText) for value in row.values()):
+            values = {column: value for column, value in row.items() if not isinstance(value, _RawText)}
+            bind.execute(sa.text(_insert_sql(bind, table, row)), values)
 
 
-def _insert_sql(table: str, row: Row, raw: Iterable[str]) -> str:
-    values = ", ".join(f"CAST(:{column} AS TEXT)" if column in raw else f":{column}" for column in row)
-    return f"INSERT INTO {table} ({', '.join(row)}) VALUES ({values})"
+def _insert_sql(bind: sa.Connection, table: str, row: Row) -> str:
+    # Only of a literal does SQLite take the bytes as they are, whatever the encoding of the database.
+    values = (
+        f"CAST(x'{value.hex()}' AS TEXT)" if isinstance(value, _RawText) else f":{column}"
+        for column, value in row.items()
+    )
+    return f"{_insert_into(bind, table)} ({', '.join(row)}) VALUES ({', '.join(values)})"
+
+
+def _insert_into(bind: sa.Connection, table: str) -> str:
+    # A table that was found may say ON CONFLICT REPLACE or IGNORE, which would lose rows.
+    return f"INSERT {'OR ABORT ' if _is_sqlite(bind) else ''}INTO {table}"
 
 
 # What is kept of rows in vecmigrate_preserved.
@@ -669,6 +695,16 @@ class _Record:
     @classmethod
     def of(cls, found: Any) -> "_Record":
         return cls(found.id, found.source_table, _load(found.row), _load(found.converted), found.reason)
+
+    @property
+    def is_note(self) -> bool:
+        """Tell whether it only says that a row which went back as it was is to wait again."""
+        return self.reason.startswith((_BEATEN, _WAITS))
+
+    @property
+    def noted_memory(self) -> str | None:
+        """Return what a note carries of an earlier record of its row."""
+        return self.converted.get("memory")
 
     def memory(self) -> str:
         """Return this record for a row that is set aside now, so that it comes back with the row."""
@@ -707,11 +743,16 @@ def _kept(direction: str, landed: int) -> sa.ColumnElement[bool]:
 
 
 def _kept_pages(bind: sa.Connection, direction: str, landed: int) -> Iterator[Sequence[Any]]:
-    last = 0
-    query = sa.select(_preserved).where(_kept(direction, landed)).order_by(_preserved.c.id).limit(_PAGE)
-    while page := bind.execute(query.where(_preserved.c.id > last)).all():
-        yield page
-        last = page[-1].id
+    """Yield pages of what is kept now; meanwhile rows may be added and deleted.
+
+    Newest first: what went back the last time goes back again, also where the rules of the found table admit
+    only one of two.
+    """
+    bind.execute(sa.text("DELETE FROM vecmigrate_pages"))
+    ids = sa.select(_preserved.c.id).where(_kept(direction, landed)).order_by(_preserved.c.id.desc())
+    bind.execute(sa.insert(sa.table("vecmigrate_pages", sa.column("id"))).from_select(["id"], ids))
+    query = "SELECT q.pos, p.* FROM vecmigrate_pages q JOIN vecmigrate_preserved p ON p.id = q.id WHERE q.pos > :last"
+    yield from _pages(bind, f"{query} ORDER BY q.pos")
 
 
 def _records(bind: sa.Connection, direction: str, keys: Iterable[Any]) -> dict[str, list[_Record]]:
@@ -880,24 +921,21 @@ def _work_tables(bind: sa.Connection, key: str = "INTEGER") -> Iterator[None]:
         "unnamed": "id INTEGER PRIMARY KEY, vector_store_id TEXT",
         "numbering": f"pos {serial} PRIMARY KEY, id INTEGER",
         "contested": "vector_store_id TEXT PRIMARY KEY",
-        "rivals": "id INTEGER PRIMARY KEY",
+        "pages": f"pos {serial} PRIMARY KEY, id INTEGER",
+        "kept": "id INTEGER PRIMARY KEY, source TEXT, key TEXT, exact TEXT, is_note INTEGER",
+        "edited": f"pos {serial} PRIMARY KEY, original TEXT",
         "unified": f"pos {serial} PRIMARY KEY, {unified}",
     }
     for name, columns in tables.items():
         bind.execute(sa.text(f"CREATE TEMPORARY TABLE vecmigrate_{name} ({columns})"))
-    bind.execute(sa.text("CREATE INDEX vecmigrate_unnamed_key ON vecmigrate_unnamed (vector_store_id)"))
+    for table, column in (("unnamed", "vector_store_id"), ("kept", "exact"), ("kept", "key")):
+        bind.execute(sa.text(f"CREATE INDEX vecmigrate_{table}_{column} ON vecmigrate_{table} ({column})"))
     yield
     for name in tables:
         bind.execute(sa.text(f"DROP TABLE vecmigrate_{name}"))
 
 
 _NOT_ODD = "NOT EXISTS (SELECT 1 FROM vecmigrate_odd o WHERE o.key = {key})"
-
-
-_KEYS_KEPT = (
-    "SELECT p.target_key FROM vecmigrate_preserved p "
-    "WHERE p.revision = '001' AND p.direction = '{direction}' AND p.landed = 1 AND p.target_key IS NOT NULL"
-)
 
 
 def _mark_odd(bind: sa.Connection, key: str, rows: str, condition: str, **values: Any) -> None:
@@ -910,7 +948,8 @@ def _mark_odd(bind: sa.Connection, key: str, rows: str, condition: str, **values
 def _mark_undecodable(bind: sa.Connection, table: str, columns: Sequence[str]) -> None:
     """Mark the rows with text that is not UTF-8.
 
-    Fetching the text as Python's str, which checks it, is several times faster than a condition in SQL.
+    Fetching the text as Python's str, which checks it, is several times faster than a condition in SQL. In
+    a UTF-16 database it checks nothing, because SQLite makes some UTF-8 of anything.
     """
     if not _is_sqlite(bind):
         return
@@ -922,6 +961,8 @@ def _mark_undecodable(bind: sa.Connection, table: str, columns: Sequence[str]) -
     while low is not None:
         high = cursor.execute(bound, (low,)).fetchone()[0]
         try:
+            if _codec(bind) != "utf-8":
+                _mark_undecodable_between(bind, table, columns, low, high)
             deque(cursor.execute(texts, (low, high)), maxlen=0)
         except sqlite3.OperationalError as error:
             # Only errors of SQLite itself have a code; text that can't be decoded is Python's.
@@ -952,6 +993,7 @@ def _unify(bind: sa.Connection) -> None:
     _drop_our_indexes(bind)
     with _work_tables(bind, "INTEGER" if _is_sqlite(bind) else "TEXT"):
         ledger = _Ledger(bind, "upgrade", _count(bind, _TABLE) + (_count(bind, "stores") if stores else 0))
+        _load_kept(bind)
         _load_plain(bind, shape)
         odd = f"SELECT {{cells}} FROM vecmigrate_odd o JOIN {_TABLE} s ON {_row_key(bind)} = o.key"
         _stage(bind, shape, odd)
@@ -975,7 +1017,7 @@ def _load_plain(bind: sa.Connection, shape: _Shape) -> None:
     key, rows = _row_key(bind), f"{_TABLE} s"
     _mark_odd(bind, key, rows, f"({_are_plain(bind, shape.kinds)}) IS NOT TRUE")
     _mark_undecodable(bind, _TABLE, shape.texts)
-    _mark_odd(bind, key, rows, f"s.{shape.key} IN ({_KEYS_KEPT.format(direction='downgrade')})")
+    _mark_odd(bind, key, rows, f"s.{shape.key} IN (SELECT k.key FROM vecmigrate_kept k)")
     if not _is_sqlite(bind):
         # A failed statement would end PostgreSQL's transaction: look before, not after.
         _mark_duplicates(bind, shape)
@@ -1007,73 +1049,125 @@ def _mark_duplicates(bind: sa.Connection, shape: _Shape) -> None:
         _mark_odd(bind, key, rows, f"s.{column} IN ({twice})")
 
 
+def _load_kept(bind: sa.Connection) -> None:
+    """Note what the way down kept of rows that are in the tables now, and how each of them looked there."""
+    copies: Counter[str] = Counter()
+    for page in _kept_pages(bind, "downgrade", 1):
+        kept = []
+        for found in page:
+            record = _Record.of(found)
+            became = {column: value for column, value in record.converted.items() if column != "memory"}
+            source = "stores" if became.keys() == _STORES.kinds.keys() else _TABLE
+            exact = _exact(became, copies)
+            kept.append({"id": record.id, "source": source, "key": found.target_key, "exact": exact})
+            kept[-1]["is_note"] = int(record.is_note)
+        _insert(bind, "vecmigrate_kept", kept)
+
+
+def _exact(row: Row, copies: Counter[str]) -> str:
+    """Return a short key of the content of a row that tells equal rows apart by their number."""
+    content = json.dumps({column: _encoded(value) for column, value in row.items()}, sort_keys=True)
+    digest = hashlib.sha256(content.encode()).hexdigest()
+    copies[digest] += 1
+    return f"{digest}-{copies[digest]}"
+
+
 def _stage(bind: sa.Connection, shape: _Shape, query: str) -> None:
-    """Convert rows and queue them for landing; set aside those without a clear meaning."""
+    """Convert rows and queue them for landing; set aside those without a clear meaning.
+
+    A record of the way down belongs to the row that is as it was then, and else to one with its key.
+    """
     columns, codec = tuple(shape.kinds), _codec(bind)
+    copies: Counter[str] = Counter()
+    any_kept = sa.text("SELECT EXISTS (SELECT 1 FROM vecmigrate_kept k WHERE k.source = :source)")
+    is_kept = bool(bind.scalar(any_kept, {"source": shape.table}))
     statement = sa.text(query.format(cells=_cells(bind, columns)))
     for page in bind.execute(statement, execution_options={"stream_results": True}).partitions(_PAGE):
         rows = [_row(columns, values, codec) for values in page]
-        records = _records(bind, "downgrade", (row[shape.key] for row in rows))
-        staged, aside = [], []
-        for row in rows:
-            record = _record_of(shape, row, records)
-            try:
-                _require_not_aside(shape, row, records)
-                staged.append(_candidate(shape, row, record))
-            except _UnfitError as unfit:
-                memory = record and record.memory()
-                aside.append(_entry("upgrade", shape.table, _dump(row), str(unfit), converted=memory))
-        if staged:
-            _insert(bind, "vecmigrate_stage", staged)
-        _preserve(bind, aside)
-
-
-def _record_of(shape: _Shape, row: Row, records: dict[str, list[_Record]]) -> _Record | None:
-    for record in records.get(_key_text(row[shape.key]), ()):
-        if record.reason.startswith(_STILL_ASIDE):
+        if not is_kept:
+            _stage_rows(bind, shape, [(row, None) for row in rows])
             continue
-        if record.converted.keys() == row.keys() and _same(record.converted[shape.key], row[shape.key]):
-            return record
-    return None
+        exact = [_exact(row, copies) for row in rows]
+        records = _take(bind, "exact", shape, exact)
+        same = [(row, records.get(each)) for row, each in zip(rows, exact, strict=True)]
+        _stage_rows(bind, shape, [pair for pair in same if pair[1]])
+        _insert(bind, "vecmigrate_edited", [{"original": _dump(row)} for row, record in same if not record])
+    _stage_edited(bind, shape)
 
 
-def _require_not_aside(shape: _Shape, row: Row, records: dict[str, list[_Record]]) -> None:
-    """Raise _UnfitError for a row that was set aside before and is unchanged, though its key is free now."""
-    for record in records.get(_key_text(row[shape.key]), ()):
-        if record.reason.startswith(_STILL_ASIDE) and _same_row(record.converted, row):
-            raise _UnfitError(record.reason)
+def _stage_edited(bind: sa.Connection, shape: _Shape) -> None:
+    bind.execute(sa.text("DELETE FROM vecmigrate_kept WHERE is_note = 1 AND source = :source"), {"source": shape.table})
+    for page in _pages(bind, "SELECT e.pos, e.original FROM vecmigrate_edited e WHERE e.pos > :last ORDER BY e.pos"):
+        rows = [_load(item.original) for item in page]
+        records = _take(bind, "key", shape, {_key_text(row[shape.key]) for row in rows})
+        _stage_rows(bind, shape, [(row, records.pop(_key_text(row[shape.key]), None)) for row in rows])
+    bind.execute(sa.text("DELETE FROM vecmigrate_edited"))
+
+
+def _take(bind: sa.Connection, by: str, shape: _Shape, wanted: Iterable[str]) -> dict[str, _Record]:
+    """Return one record for each of the keys, and let no other row have it."""
+    kept = sa.table("vecmigrate_kept", *map(sa.column, ("id", "source", by)))
+    query = sa.select(kept.c[by].label("by"), _preserved).join_from(kept, _preserved, _preserved.c.id == kept.c.id)
+    chosen = query.where(kept.c[by].in_(wanted), kept.c.source == shape.table).order_by(kept.c.id)
+    found = {each.by: _Record.of(each) for each in bind.execute(chosen)}
+    bind.execute(sa.delete(kept).where(kept.c.id.in_([record.id for record in found.values()])))
+    return found
+
+
+def _stage_rows(bind: sa.Connection, shape: _Shape, pairs: Iterable[tuple[Row, _Record | None]]) -> None:
+    staged, aside = [], []
+    for row, record in pairs:
+        memory, original = _memory_of(record), record.row if record and record.is_note else row
+        try:
+            staged.append(_candidate(shape, row, record) | {"original": _dump(original), "memory": memory})
+        except _UnfitError as unfit:
+            aside.append(_entry("upgrade", shape.table, _dump(original), str(unfit), converted=memory))
+    _insert(bind, "vecmigrate_stage", staged)
+    _preserve(bind, aside)
+
+
+def _memory_of(record: _Record | None) -> str | None:
+    """Return what a row that is set aside keeps of the way down."""
+    if record is None:
+        return None
+    return record.noted_memory if record.is_note else record.memory()
 
 
 def _candidate(shape: _Shape, row: Row, record: _Record | None) -> Row:
+    if record and record.reason.startswith(_WAITS):
+        raise _UnfitError(record.reason.removeprefix(_WAITS))
+    is_beaten = bool(record and record.is_note)
     notes: list[str] = []
-    found = _merged(shape.convert, row, record) if record else shape.convert(row, notes)
-    if shape is not _STORES:
-        _require_one_owner(found)
+    found = shape.convert(row, notes) if record is None or is_beaten else _merged(shape.convert, row, record)
     is_store = shape is _STORES
+    if not is_store:
+        _require_one_owner(found)
     notes = [f"{shape.table} row became a named store", *notes] if is_store else notes
     exact = not is_store and _same_row(shape.restore(found), row)
-    seconds, fraction = (_instant(row["created_at"]) or (0, "")) if is_store else (found["updated_at"], "")
+    seconds, fraction = _instant(row["created_at" if is_store else "updated_at"]) or (found["updated_at"], "")
     return {
-        "priority": 0 if record and record.reason == _RIVAL else 1,
+        "priority": 2 if is_beaten else 0,
         "source": shape.table,
         "store_type": _text(row["store_type"], "", []) if is_store else None,
-        "original": _dump(row),
         "landing": _dump(found),
-        "memory": record and record.memory(),
         "record_id": None,
-        "reason": None if exact else "; ".join(notes) or "differs from what the row before it can tell",
+        "reason": None if exact else "; ".join(notes) or _COMPLETED,
         **{key: found[key] for key in _KEYS},
         "protected": 0 if is_store else found["is_protected"],
         "active": found["is_active"],
         "seconds": seconds,
         "fraction": fraction,
-        "tie": _key_text(row[shape.key]),
+        "tie": found["vector_store_id" if is_store else shape.key],
     }
 
 
 def _stage_contested(bind: sa.Connection, shape: _Shape) -> None:
     """Take back rows that moved set by set where a staged row wants one of their keys."""
-    _find_contested(bind, _NEW)
+    # CROSS JOIN makes SQLite look from the staged rows, which are few.
+    wanted = " UNION ".join(
+        f"SELECT n.vector_store_id FROM vecmigrate_stage s CROSS JOIN {_NEW} n WHERE n.{key} = s.{key}" for key in _KEYS
+    )
+    bind.execute(sa.text(f"INSERT INTO vecmigrate_contested (vector_store_id) {wanted}"))
     columns, codec = tuple(_UNIFIED_KINDS), _codec(bind)
     statement = sa.text(
         f"SELECT {_cells(bind, columns)} FROM vecmigrate_contested c "
@@ -1081,21 +1175,9 @@ def _stage_contested(bind: sa.Connection, shape: _Shape) -> None:
     )
     for page in bind.execute(statement, execution_options={"stream_results": True}).partitions(_PAGE):
         rows = [shape.restore(_row(columns, values, codec)) for values in page]
-        _insert(bind, "vecmigrate_stage", [_candidate(shape, row, None) for row in rows])
+        _stage_rows(bind, shape, [(row, None) for row in rows])
     taken_back = "vector_store_id IN (SELECT vector_store_id FROM vecmigrate_contested)"
     bind.execute(sa.text(f"DELETE FROM {_NEW} WHERE {taken_back}"))
-
-
-def _find_contested(bind: sa.Connection, table: str) -> None:
-    """Note the rows of a table that have a key of a staged row, and the records of such staged rows."""
-    for into, selected in (("contested (vector_store_id)", "n.vector_store_id"), ("rivals (id)", "s.record_id")):
-        # CROSS JOIN makes SQLite look from the staged rows, which are few.
-        wanted = " UNION ".join(
-            f"SELECT {selected} FROM vecmigrate_stage s CROSS JOIN {table} n WHERE n.{key} = s.{key}" for key in _KEYS
-        )
-        bind.execute(
-            sa.text(f"INSERT INTO vecmigrate_{into} SELECT * FROM ({wanted}) f WHERE {selected[2:]} IS NOT NULL")
-        )
 
 
 def _stage_returning(bind: sa.Connection) -> None:
@@ -1106,7 +1188,7 @@ def _stage_returning(bind: sa.Connection) -> None:
             row = _load(record.row)
             staged.append(
                 dict.fromkeys(("store_type", "original", "reason", "seconds", "fraction"))
-                | {"priority": 2, "source": _TABLE, "landing": record.row, "memory": record.converted}
+                | {"priority": 1, "source": _TABLE, "landing": record.row, "memory": record.converted}
                 | {"record_id": record.id, "protected": 0, "active": 0, "tie": f"{record.id:020}"}
                 | {key: row[key] for key in _KEYS}
             )
@@ -1229,10 +1311,10 @@ def _separate(bind: sa.Connection) -> None:
         op.drop_table(_TABLE)
         _create_found_tables(bind, adopted)
         shape = _shape_of(bind, _TABLE)
-        _find_rivals(bind, shape)
-        _return_plain(bind, shape)
-        _return_odd(bind, shape)
-        _return_set_aside(bind, shape)
+        with _mirrors(bind):
+            _return_plain(bind, shape)
+            _return_odd(bind, shape)
+            _return_set_aside(bind, shape)
         bind.execute(sa.delete(_preserved).where(_kept("upgrade", 1)))
         ledger.check(_count(bind, _TABLE) + _count(bind, "stores"))
     if not adopted.tables.get(_TABLE):
@@ -1281,40 +1363,53 @@ def _create_found_tables(bind: sa.Connection, adopted: _Adopted) -> None:
             bind.exec_driver_sql(sql)
 
 
+@contextmanager
+def _mirrors(bind: sa.Connection) -> Iterator[None]:
+    """Make temporary tables whose columns turn values into others as those of the found tables do."""
+    tables = (_TABLE, "stores") if _is_sqlite(bind) else ()
+    for table in tables:
+        bind.execute(sa.text(f"CREATE TEMPORARY TABLE vecmigrate_as_{table} AS SELECT * FROM {table} LIMIT 0"))
+    yield
+    for table in tables:
+        bind.execute(sa.text(f"DROP TABLE vecmigrate_as_{table}"))
+
+
+def _stored(bind: sa.Connection, table: str, rows: Sequence[Row]) -> Sequence[Row]:
+    """Return the rows as the found table keeps them: a column may have another type than what goes into it."""
+    if not (rows and _is_sqlite(bind)):
+        return rows
+    mirror, columns, codec = f"vecmigrate_as_{table}", tuple(rows[0]), _codec(bind)
+    _insert(bind, mirror, [row | {"rowid": number} for number, row in enumerate(rows)])
+    found = bind.execute(sa.text(f"SELECT {_cells(bind, columns)} FROM {mirror} s ORDER BY rowid")).all()
+    bind.execute(sa.text(f"DELETE FROM {mirror}"))
+    return [_row(columns, values, codec) for values in found]
+
+
+def _keeps_plain(bind: sa.Connection, shape: _Shape) -> bool:
+    """Tell whether every column of the found table keeps what a plain row has there, as it is or as text."""
+    if not _is_sqlite(bind):
+        return True
+    found = bind.exec_driver_sql(f"PRAGMA table_info(vecmigrate_as_{_TABLE})")
+    types = {column.name.lower(): column.type for column in found}
+    keeping = {True: {"", "TEXT"}, False: {"", "TEXT", "INT", "NUM"}}
+    return all(types[column] in keeping[column in shape.texts] for column in shape.kinds)
+
+
 def _kept_shape(shape: _Shape, record: Any, row: Row) -> _Shape | None:
     """Return the shape that a kept row goes back to, None where the table has another shape now."""
     found = _STORES if record.source_table == "stores" else shape
     return found if row.keys() == found.kinds.keys() else None
 
 
-def _find_rivals(bind: sa.Connection, shape: _Shape) -> None:
-    """Note the rows that share a key with one that was set aside and now goes back beside them."""
-    if not bind.scalar(sa.select(sa.exists().where(_kept("upgrade", 0)))):
-        return
-    for page in _kept_pages(bind, "upgrade", 0):
-        rivals = []
-        for record in page:
-            row = _load(record.row)
-            source = _kept_shape(shape, record, row)
-            try:
-                found = source.convert(row) if source else {}
-            except _UnfitError:
-                continue
-            rivals.append({"record_id": record.id} | {key: found.get(key) for key in _KEYS})
-        _insert(bind, "vecmigrate_stage", rivals)
-    for key in _KEYS:
-        bind.execute(sa.text(f"CREATE INDEX vecmigrate_unified_{key} ON vecmigrate_unified ({key})"))
-    _find_contested(bind, "vecmigrate_unified")
-
-
 def _return_plain(bind: sa.Connection, shape: _Shape) -> None:
     key, rows = "s.pos", "vecmigrate_unified s"
     names = {column: shape.selected.get(column, column) for column in shape.kinds}
     plain = _are_plain(bind, {names[column]: kind for column, kind in shape.kinds.items()})
-    _mark_odd(bind, key, rows, f"({plain} AND {shape.plain_unified}) IS NOT TRUE")
+    keeps = shape.plain_unified if _keeps_plain(bind, shape) else "FALSE"
+    _mark_odd(bind, key, rows, f"({plain} AND {keeps}) IS NOT TRUE")
     _mark_undecodable(bind, "vecmigrate_unified", _FOUND_UNIFIED.texts)
-    _mark_odd(bind, key, rows, f"s.vector_store_id IN ({_KEYS_KEPT.format(direction='upgrade')})")
-    _mark_odd(bind, key, rows, "s.vector_store_id IN (SELECT vector_store_id FROM vecmigrate_contested)")
+    landed = "SELECT p.target_key FROM vecmigrate_preserved p WHERE p.revision = '001' AND p.direction = 'upgrade'"
+    _mark_odd(bind, key, rows, f"s.vector_store_id IN ({landed} AND p.landed = 1 AND p.target_key IS NOT NULL)")
     last = bind.execute(sa.text("SELECT max(pos) FROM vecmigrate_unified")).scalar() or 0
     _copy_plain(bind, shape, 1, last)
     moved = f"{rows} WHERE {_NOT_ODD.format(key=key)}"
@@ -1326,7 +1421,7 @@ def _copy_plain(bind: sa.Connection, shape: _Shape, first: int, last: int) -> No
     columns = [shape.selected.get(column, column) for column in shape.kinds]
     rows = f"vecmigrate_unified s WHERE s.pos BETWEEN :first AND :last AND {_NOT_ODD.format(key='s.pos')}"
     copied = f"SELECT {', '.join(columns)} FROM {rows} ORDER BY {shape.key}"
-    statement = sa.text(f"INSERT INTO {_TABLE} ({', '.join(shape.kinds)}) {copied}")
+    statement = sa.text(f"{_insert_into(bind, _TABLE)} ({', '.join(shape.kinds)}) {copied}")
     try:
         with bind.begin_nested():
             bind.execute(statement, {"first": first, "last": last})
@@ -1362,7 +1457,6 @@ class _Return:
     row: Row
     becomes: Row
     record: _Record | None
-    is_rival: bool
 
     def entry(self, *, admitted: bool) -> list[Row]:
         """Return what must be kept so that the way up gives the unified row again."""
@@ -1375,8 +1469,6 @@ class _Return:
         return [kept | {"target_key": _key_text(self.becomes[self.shape.key]), "converted": _dump(self.becomes)}]
 
     def _loss(self) -> str | None:
-        if self.is_rival:
-            return _RIVAL
         if self.shape is _STORES:
             return "went back to stores, which has no place for its name"
         try:
@@ -1400,31 +1492,37 @@ def _aside(row: Row, record: _Record | None, reason: str) -> Row:
 def _return_odd(bind: sa.Connection, shape: _Shape) -> None:
     columns, codec = tuple(_UNIFIED_KINDS), _codec(bind)
     query = (
-        f"SELECT s.pos, c.vector_store_id IS NOT NULL AS is_rival, {_cells(bind, columns)} "
-        "FROM vecmigrate_odd o JOIN vecmigrate_unified s ON s.pos = o.key "
-        "LEFT JOIN vecmigrate_contested c ON c.vector_store_id = s.vector_store_id "
+        f"SELECT s.pos, {_cells(bind, columns)} FROM vecmigrate_odd o JOIN vecmigrate_unified s ON s.pos = o.key "
         "WHERE o.key > :last ORDER BY o.key"
     )
     for page in _pages(bind, query):
-        rows = [(_row(columns, values, codec), bool(is_rival)) for _, is_rival, *values in page]
-        records = _records(bind, "upgrade", (row["vector_store_id"] for row, _ in rows))
+        rows = [_row(columns, values, codec) for _, *values in page]
+        records = _records(bind, "upgrade", (row["vector_store_id"] for row in rows))
         returns, entries = [], []
-        for row, is_rival in rows:
-            record = _record_of(_FOUND_UNIFIED, row, records)
-            if record and _kept_shape(shape, record, record.row) is None:
-                record = None
+        for row in rows:
+            record = _record_of(shape, row, records)
             try:
-                returns.append(_return_of(shape, row, record, is_rival=is_rival))
+                returns.append(_return_of(shape, row, record))
             except _UnfitError as unfit:
                 entries.append(_aside(row, record, str(unfit)))
         for target in (shape, _STORES):
             chosen = [each for each in returns if each.shape is target]
-            admitted = _admitted(bind, target.table, [each.becomes for each in chosen])
+            rows = [each.becomes for each in chosen]
+            admitted, stored = _admitted(bind, target.table, rows), _stored(bind, target.table, rows)
+            chosen = [replace(each, becomes=row) for each, row in zip(chosen, stored, strict=True)]
             entries += [entry for each, ok in zip(chosen, admitted, strict=True) for entry in each.entry(admitted=ok)]
         _preserve(bind, entries)
 
 
-def _return_of(shape: _Shape, row: Row, record: _Record | None, *, is_rival: bool) -> _Return:
+def _record_of(shape: _Shape, row: Row, records: dict[str, list[_Record]]) -> _Record | None:
+    for record in records.get(_key_text(row["vector_store_id"]), ()):
+        is_its = _same(record.converted["vector_store_id"], row["vector_store_id"])
+        if is_its and _kept_shape(shape, record, record.row) is not None:
+            return record
+    return None
+
+
+def _return_of(shape: _Shape, row: Row, record: _Record | None) -> _Return:
     came_from_stores = record is not None and record.source_table == "stores"
     if came_from_stores and row["name"] is not None:
         shape = _STORES
@@ -1433,7 +1531,7 @@ def _return_of(shape: _Shape, row: Row, record: _Record | None, *, is_rival: boo
     if came_from_stores and shape is not _STORES:
         record = None
     becomes = _merged(shape.restore, row, record) if record else shape.restore(row)
-    return _Return(shape, row, becomes, record, is_rival)
+    return _Return(shape, row, becomes, record)
 
 
 def _require_legacy_session(row: Row) -> None:
@@ -1449,35 +1547,54 @@ def _require_legacy_session(row: Row) -> None:
 
 def _return_set_aside(bind: sa.Connection, shape: _Shape) -> None:
     """Put rows that never landed back where they came from, if they still fit there."""
-    rivals = sa.table("vecmigrate_rivals", sa.column("id", sa.Integer))
+    if not bind.scalar(sa.select(sa.exists().where(_kept("upgrade", 0)))):
+        return
+    for key in _KEYS:
+        bind.execute(sa.text(f"CREATE INDEX vecmigrate_unified_{key} ON vecmigrate_unified ({key})"))
     for page in _kept_pages(bind, "upgrade", 0):
         rows = [(record, _load(record.row)) for record in page]
-        beaten = set(bind.scalars(sa.select(rivals.c.id).where(rivals.c.id.in_([record.id for record in page]))))
         for target in (shape, _STORES):
             chosen = [(record, row) for record, row in rows if _kept_shape(shape, record, row) is target]
-            admitted = _admitted(bind, target.table, [row for _, row in chosen])
-            back = [pair for pair, ok in zip(chosen, admitted, strict=True) if ok]
-            for record, row in back:
-                _preserve(bind, _entries_back(target, record, row, is_beaten=record.id in beaten))
+            originals = [row for _, row in chosen]
+            admitted, stored = _admitted(bind, target.table, originals), _stored(bind, target.table, originals)
+            back = [(record, row) for (record, _), row, ok in zip(chosen, stored, admitted, strict=True) if ok]
+            _preserve(bind, _entries_back(bind, target, back))
             ids = [record.id for record, _ in back]
             bind.execute(sa.delete(_preserved).where(_preserved.c.id.in_(ids)))
 
 
-def _entries_back(shape: _Shape, record: Any, row: Row, *, is_beaten: bool) -> list[Row]:
-    """Return what must be kept so that the row is set aside again on the way up, as long as nobody edits it."""
-    key = _key_text(row[shape.key])
-    entries = [_remembered(record.converted, "downgrade", key)] if record.converted else []
-    if not is_beaten and _converts(shape, row):
-        # Its rival is gone since. Landing now would put a row into the unified table that was not there.
-        reason = _STILL_ASIDE + record.reason.removeprefix(_STILL_ASIDE)
-        entry = _entry("downgrade", shape.table, record.row, reason, landed=1)
-        entries.append(entry | {"target_key": key, "converted": record.row})
+def _entries_back(bind: sa.Connection, shape: _Shape, back: Sequence[tuple[Any, Row]]) -> list[Row]:
+    """Return what must be kept so that the rows are set aside again on the way up, as long as nobody edits them."""
+    meant = [_meant(shape, row) for _, row in back]
+    taken = _taken_before(bind, [found for found in meant if found])
+    entries = []
+    for (record, row), found in zip(back, meant, strict=True):
+        key = _key_text(row[shape.key])
+        # Landing, now that its rival is gone, would put a row into the unified table that was not there.
+        if found is not None or not _same_row(row, _load(record.row)):
+            is_beaten = found is not None and any((each, found[each]) in taken for each in _KEYS)
+            reason = (_BEATEN if is_beaten else _WAITS) + record.reason
+            memory = {} if record.converted is None else {"memory": record.converted}
+            entry = _entry("downgrade", shape.table, record.row, reason, landed=1)
+            entries.append(entry | {"target_key": key, "converted": _dump(row | memory)})
+        elif record.converted:
+            entries.append(_remembered(record.converted, "downgrade", key))
     return entries
 
 
-def _converts(shape: _Shape, row: Row) -> bool:
+def _taken_before(bind: sa.Connection, rows: Sequence[Row]) -> set[tuple[str, Any]]:
+    """Return the keys of the rows that the unified table had."""
+    unified = sa.table("vecmigrate_unified", *map(sa.column, _KEYS))
+    taken: set[tuple[str, Any]] = set()
+    for key in _KEYS:
+        wanted = {row[key] for row in rows if row[key] is not None}
+        query = sa.select(unified.c[key]).where(unified.c[key].in_(wanted))
+        taken.update((key, value) for value in bind.scalars(query))
+    return taken
+
+
+def _meant(shape: _Shape, row: Row) -> Row | None:
     try:
-        shape.convert(row)
+        return shape.convert(row)
     except _UnfitError:
-        return False
-    return True
+        return None
