@@ -36,6 +36,15 @@ ON_FILE = Callable[..., Result]
 
 
 @pytest.fixture
+def legacy_session_file(tmp_path: Path) -> Path:
+    """Return a legacy database with two sessions for one store."""
+    path = tmp_path / "two.sqlite3"
+    rows = "('s1', 'v1', 'openai', 9, 1, 1, 1), ('s2', 'v1', 'openai', 9, 0, 1, 1)"
+    legacy.execute(path, legacy.LEGACY_SQL[0], f"INSERT INTO vector_stores VALUES {rows}")
+    return path
+
+
+@pytest.fixture
 def vecmigrate(released_file: Path, monkeypatch: pytest.MonkeyPatch) -> ON_FILE:
     """Return a function that runs a command on a released database, away from any alembic.ini."""
     monkeypatch.chdir(released_file.parent)
@@ -480,6 +489,20 @@ def test_preserved_shows_rows_and_reasons(migrated: ON_FILE) -> None:
     lines = migrated("preserved", "--limit", "1").out.splitlines()
     assert lines[0].startswith("stores (converted): ")
     assert "vs_hist_" in json.loads(lines[1])["store_id"]
+
+
+def test_a_row_that_went_back_as_it_was_is_not_called_converted(legacy_session_file: Path) -> None:
+    """A loser without a winner goes back as it is: nothing is counted, and the record says what it is for."""
+    path = legacy_session_file
+    assert {"converted": 0, "set_aside": 1} == run_cli("--db-path", path, "migrate", "--json").document["rows"]
+    legacy.execute(path, "DELETE FROM vector_stores")
+
+    back = run_cli("--db-path", path, "rollback", "--to-version", "0", "--json").document
+    assert {"converted": 0, "set_aside": 0} == back["rows"]
+    status = run_cli("--db-path", path, "status", "--json").document
+    assert {"converted": 0, "set_aside": 0} == status["preserved_rows"]
+    line = run_cli("--db-path", path, "preserved").out.splitlines()[0]
+    assert line.startswith("vector_stores (as it was): went back as it was; on the way up it waits again ")
 
 
 # Exit codes.

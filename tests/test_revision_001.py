@@ -440,6 +440,25 @@ def test_exactly_one_of_name_and_session_must_be_there(database: Database) -> No
     assert before == state(database)
 
 
+def test_the_reasons_stay_the_same_on_every_way_up(legacy: Make) -> None:
+    """Also after a way down and up, what is kept says why each row was converted or set aside."""
+    rows: list[dict[str, Any]] = [
+        {"protected": "true"},
+        {"session_id": "s2"},
+        {"session_id": "s3", "updated_at": "once"},
+        {"session_id": "s4", "vector_store_id": "v4", "created_at": b"7"},
+    ]
+    database = legacy(*rows, stores=({"doc_count": "x"},))
+    database.upgrade()
+    reasons = sorted(kept[4] for kept in database.kept())
+    assert len(reasons) == 5
+    database.execute("UPDATE vector_stores SET rollover_from = 'v0'")
+    for _ in range(2):
+        database.downgrade()
+        database.upgrade()
+        assert reasons == sorted(kept[4] for kept in database.kept())
+
+
 def test_an_edit_wins_over_the_original(legacy: Make) -> None:
     """Going back, only the columns that still hold the converted value get their original."""
     database = legacy({"protected": "true", "created_at": 1.5, "expires_at": "never"}, stores=({},))
@@ -500,7 +519,8 @@ def test_a_row_that_waits_gives_way_to_one_that_is_there(legacy: Make) -> None:
     database.insert("vector_stores", LEGACY_COLUMNS, tuple((SESSION | {"vector_store_id": "new"}).values()))
     database.upgrade()
     assert landed(database, "vector_store_id") == [("new",)]
-    assert [kept[0] for kept in database.kept()] == ["downgrade"]
+    assert [(kept[0], kept[4].partition(":")[0]) for kept in database.kept()] == [("downgrade", "session_id")]
+    assert "taken by another row while this one waited" in database.kept()[0][4]
     database.downgrade()
     database.execute("DELETE FROM vector_stores")
     database.upgrade()
@@ -747,8 +767,10 @@ def test_a_utf_16_database_is_read_as_such(tmp_path: Path, encoding: str) -> Non
     connection.close()
     database = Database(path)
     lone = [Text(text.encode(encoding, "surrogatepass")) for text in ("\ud800", "\ud841\u4180", "a\udc00b", "A\ud880A")]
-    rows = [{"session_id": f"s{number}", "vector_store_id": text} for number, text in enumerate(lone, start=2)]
-    odd = {"provider": "é\0", "protected": "yes"}
+    rows: list[dict[str, Any]] = [
+        {"session_id": f"s{number}", "vector_store_id": text} for number, text in enumerate(lone, start=2)
+    ]
+    odd: dict[str, Any] = {"provider": "é\0", "protected": "yes"}
     database.insert("vector_stores", LEGACY_COLUMNS, *((SESSION | row).values() for row in (odd, *rows)))
     database.adopt()
     before = state(database)

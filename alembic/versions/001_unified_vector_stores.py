@@ -20,7 +20,7 @@ import re
 import sqlite3
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Context, Decimal
@@ -50,6 +50,7 @@ _BEATEN = "went back as it was; on the way up it waits again while another row h
 _WAITS = "went back as it was; on the way up it waits again unless it was edited: "
 _COMPLETED = "has values again that the older table could not hold"
 _TAKEN = "already taken by a row that is protected, active or newer"
+_TAKEN_SINCE = "taken by another row while this one waited; it comes back by an upgrade once that is gone"
 
 _preserved = sa.table(
     "vecmigrate_preserved",
@@ -1138,7 +1139,12 @@ def _candidate(shape: _Shape, row: Row, record: _Record | None) -> Row:
         raise _UnfitError(record.reason.removeprefix(_WAITS))
     is_beaten = bool(record and record.is_note)
     notes: list[str] = []
-    found = shape.convert(row, notes) if record is None or is_beaten else _merged(shape.convert, row, record)
+    if record is None or is_beaten:
+        found = shape.convert(row, notes)
+    else:
+        found = _merged(shape.convert, row, record)
+        with suppress(_UnfitError):
+            shape.convert(row, notes)
     is_store = shape is _STORES
     if not is_store:
         _require_one_owner(found)
@@ -1222,7 +1228,7 @@ def _land(bind: sa.Connection, target: str) -> None:
 
 def _land_page(bind: sa.Connection, target: str, page: Sequence[Any]) -> None:
     taken: set[tuple[str, str]] = set()
-    rows, unnamed, entries, returned = [], [], [], []
+    rows, unnamed, entries, returned, waiting = [], [], [], [], []
     for item in page:
         row = _load(item.landing)
         key = _taken_key(item, row, taken)
@@ -1233,6 +1239,8 @@ def _land_page(bind: sa.Connection, target: str, page: Sequence[Any]) -> None:
             if item.record_id is None:
                 reason = f"{key}: {_TAKEN}"
                 entries.append(_entry("upgrade", item.source, item.original, reason, converted=item.memory))
+            else:
+                waiting.append({"kept": item.record_id, "reason": f"{key}: {_TAKEN_SINCE}"})
             continue
         taken.update((each, _key_text(row[each])) for each in _KEYS if row[each] is not None)
         if item.record_id is not None:
@@ -1247,6 +1255,8 @@ def _land_page(bind: sa.Connection, target: str, page: Sequence[Any]) -> None:
     _preserve(bind, entries)
     if returned:
         bind.execute(sa.delete(_preserved).where(_preserved.c.id.in_(returned)))
+    if waiting:
+        bind.execute(sa.update(_preserved).where(_preserved.c.id == sa.bindparam("kept")), waiting)
 
 
 def _taken_key(item: Any, row: Row, taken: set[tuple[str, str]]) -> str | None:

@@ -1,20 +1,18 @@
 """What can be told of a database without changing anything."""
 
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from sqlalchemy import Connection, func, inspect, select
+from sqlalchemy import Connection
 
-from vecmigrate import adoption, backups, embeddings, history, meta
+from vecmigrate import adoption, backups, embeddings, history, meta, preserved
 from vecmigrate.access import alembic_config, one_at_a_time
 from vecmigrate.archive import Archive
 from vecmigrate.engine import reading
 from vecmigrate.errors import AheadError
 from vecmigrate.revisions import Revision, Revisions, load
-from vecmigrate.schema import PRESERVED
 
 __all__ = ["Overview", "Status", "app_version_rows"]
 
@@ -89,7 +87,7 @@ class Overview(Archive):
             app_version=version,
             pending=pending,
             last_run=attempts[-1].entry() if attempts else None,
-            preserved_rows=_preserved_counts(connection),
+            preserved_rows=dict(zip(("converted", "set_aside"), preserved.counts(connection), strict=True)),
             reembed=embeddings.remaining(connection),
             notes=notes,
         )
@@ -140,27 +138,7 @@ class Overview(Archive):
     def preserved(self, *, limit: int | None = None) -> list[dict[str, Any]]:
         """Return rows kept aside, newest first, with their contents. Read-only."""
         with self._looking() as connection:
-            if not _has_table(connection, PRESERVED.name):
-                return []
-            query = select(PRESERVED).order_by(PRESERVED.c.id.desc()).limit(limit)
-            return [_preserved_row(dict(row)) for row in connection.execute(query).mappings()]
-
-
-def _preserved_row(row: dict[str, Any]) -> dict[str, Any]:
-    decoded = {name: json.loads(row[name]) for name in ("row", "converted") if row[name] is not None}
-    return row | decoded
-
-
-def _preserved_counts(connection: Connection) -> dict[str, int]:
-    counts: Mapping[int, int] = {}
-    if _has_table(connection, PRESERVED.name):
-        query = select(PRESERVED.c.landed, func.count()).group_by(PRESERVED.c.landed)
-        counts = {row[0]: row[1] for row in connection.execute(query)}
-    return {"converted": counts.get(1, 0), "set_aside": counts.get(0, 0)}
-
-
-def _has_table(connection: Connection, name: str) -> bool:
-    return inspect(connection).has_table(name)
+            return preserved.rows(connection, limit=limit)
 
 
 def _listed(

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator, Sequence
 
 from alembic.runtime.migration import MigrationStep, StampStep
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
-from vecmigrate import adoption, backups, history, manifests, meta, records
+from vecmigrate import adoption, backups, history, manifests, meta, preserved, records
 from vecmigrate.catalog import has_content
 from vecmigrate.dependents import Survey, rehearse
 from vecmigrate.engine import Database, reading, scratch, translated, writing
@@ -335,10 +335,4 @@ def _added(before: tuple[int, int], after: tuple[int, int]) -> tuple[int, int]:
 
 def _preserved(connection: Connection, revision: str | None, direction: str) -> tuple[int, int]:
     """Return how many rows a revision keeps, in a direction, as converted and as set aside."""
-    query = (
-        select(PRESERVED.c.landed, func.count())
-        .where(PRESERVED.c.revision == revision, PRESERVED.c.direction == direction)
-        .group_by(PRESERVED.c.landed)
-    )
-    counts: dict[int, int] = {row[0]: row[1] for row in connection.execute(query)}
-    return counts.get(1, 0), counts.get(0, 0)
+    return preserved.counts(connection, PRESERVED.c.revision == revision, PRESERVED.c.direction == direction)

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict
+from typing import Any
 
 import click
 
@@ -127,6 +128,12 @@ def preserved(context: Context, out: Output, *, limit: int | None) -> None:
     rows = context.migrator().preserved(limit=limit)
     lines = []
     for each in rows:
-        lines.append(f"{each['source_table']} ({'converted' if each['landed'] else 'set aside'}): {each['reason']}")
+        lines.append(f"{each['source_table']} ({_fate(each)}): {each['reason']}")
         lines.append(f"  {json.dumps(each['row'], ensure_ascii=False)}")
     out.answer({"rows": rows}, lines or ["Every row landed as it was."])
+
+
+def _fate(kept: dict[str, Any]) -> str:
+    if not kept["landed"]:
+        return "set aside"
+    return "as it was" if kept["row"] == kept["converted"] else "converted"
