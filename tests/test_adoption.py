@@ -365,3 +365,53 @@ def test_foreign_stores_at_head_are_refused(released_file: Path) -> None:
         vecmigrate.upgrade(url(released_file))
 
     assert before == legacy.tree(released_file.parent)
+
+
+def schema_of(path: Path) -> list[tuple[object, ...]]:
+    """Return the SQL of everything but the tables of the tool."""
+    return legacy.query(
+        path, "SELECT type, name, sql FROM sqlite_master WHERE name NOT LIKE '%vecmigrate%' ORDER BY 1, 2"
+    )
+
+
+def test_what_the_service_puts_on_tables_of_the_baseline_comes_back(tmp_path: Path) -> None:
+    """Also where the baseline made the tables, and also on columns that the newer shape lacks."""
+    path = tmp_path / "new.sqlite3"
+    vecmigrate.upgrade(url(path), "000")
+    legacy.execute(
+        path,
+        "CREATE INDEX by_protection ON vector_stores (protected)",
+        "CREATE UNIQUE INDEX by_provider ON vector_stores (provider, session_id)",
+        "CREATE INDEX by_count ON stores (doc_count)",
+        legacy.STORES_SQL[2],
+    )
+    before = schema_of(path)
+    for _ in range(2):
+        vecmigrate.upgrade(url(path))
+        vecmigrate.rollback(url(path), to_version="0")
+        assert before == schema_of(path)
+    vecmigrate.rollback(url(path), to_version="base")
+    assert "table" not in {row[0] for row in schema_of(path)}
+
+
+def test_names_count_in_any_case(tmp_path: Path) -> None:
+    """SQLite takes a name in any case, so tables, columns, indexes and the view are ours in any case."""
+    path = tmp_path / "upper.sqlite3"
+    legacy.execute(
+        path,
+        *(sql.replace("CREATE TABLE vector_stores", 'CREATE TABLE "Vector_Stores"') for sql in legacy.LEGACY_SQL[:1]),
+        "CREATE INDEX IDX_VECTOR_STORES_UPDATED ON vector_stores (UPDATED_AT)",
+        "CREATE TABLE STORES (STORE_ID TEXT PRIMARY KEY, STORE_TYPE, DOC_COUNT, CREATED_AT, IS_ACTIVE)",
+        "CREATE VIEW ACTIVE_STORES AS SELECT * FROM stores WHERE is_active = 1",
+        "INSERT INTO vector_stores VALUES ('s', 'v', 'openai', 9, 1, 1, 1)",
+        "INSERT INTO stores VALUES ('h', 'commit', 1, '2025-06-10', 1)",
+    )
+    before = schema_of(path)
+    vecmigrate.upgrade(url(path))
+    assert [("h", "project-commits-001"), ("v", None)] == legacy.query(
+        path, "SELECT vector_store_id, name FROM vector_stores ORDER BY 1"
+    )
+    vecmigrate.rollback(url(path), to_version="0")
+    assert set(before) <= set(schema_of(path))
+    vecmigrate.rollback(url(path), to_version="base")
+    assert before == schema_of(path)

@@ -45,6 +45,10 @@ _BASELINE = {
 """The shapes of each table before revision 001, told by their columns."""
 
 _TOOL = {name: (_columns(name),) for name in tool_metadata.tables} | {VERSION_TABLE: (frozenset({"version_num"}),)}
+_MADE_INDEXES = frozenset({"idx_vector_stores_updated", "idx_vector_stores_expires", "idx_active_store"}) | {
+    str(index.name) for index in metadata.tables["embedding_models"].indexes
+}
+"""The indexes of the tables that revision 000 makes."""
 _LEGACY_INDEXES = frozenset({"idx_vector_stores_expires", "idx_active_store", "idx_vs_session_id", "idx_vs_name"})
 
 
@@ -133,10 +137,19 @@ def _replace(connection: Connection, tables: Iterable[str]) -> None:
     kept = [
         {"type": found.type, "name": found.name, "table_name": found.table, "sql": found.sql}
         for found in objects(connection)
-        if (found.type in {"table", "index"} and found.table.lower() in wanted and (found.sql or found.type == "table"))
+        if (found.type == "table" and found.table.lower() in wanted)
+        or (found.type == "index" and _is_found_index(found, wanted))
         or (found.type == "view" and found.name.lower() == _VIEW)
     ]
     put(connection, kept)
+
+
+def _is_found_index(index: Object, adopted: set[str]) -> bool:
+    """Tell whether an index is somebody's own: on a table that we made, the service may have put one since."""
+    table = index.table.lower()
+    if table in adopted:
+        return bool(index.sql)
+    return index.sql != "" and table in _BASELINE and index.name.lower() not in _MADE_INDEXES
 
 
 def adopted_tables(connection: Connection) -> set[str]:
