@@ -1,6 +1,7 @@
 """002 changes the embedding model: at once without chunks, else as one that is being built."""
 
 import struct
+import time
 from pathlib import Path
 
 import pytest
@@ -232,3 +233,32 @@ def virtual_machine_steps(path: Path, direction: str) -> int:
         connection.rollback()
     engine.dispose()
     return counted[0]
+
+
+STATES = ("active", "building", "retired", None)
+PAIRS = [(old, new) for old in STATES for new in STATES if old != new or new in {"retired", None}]
+
+
+@pytest.mark.parametrize(("old", "new"), PAIRS)
+@pytest.mark.parametrize("chunks", [0, 3])
+def test_any_states_come_back(
+    at_001: Path, monkeypatch: pytest.MonkeyPatch, old: str | None, new: str | None, chunks: int
+) -> None:
+    """Down gives the models back as they were, also where none was active, and up again they are the same."""
+    legacy.execute(at_001, "DELETE FROM embedding_models")
+    for name, dimensions, state in ((OLD, 384, old), (NEW, 768, new)):
+        if state:
+            values = f"('{name}', {dimensions}, '{state}', {'NULL' if state == 'building' else 7})"
+            legacy.execute(at_001, f"INSERT INTO embedding_models VALUES {values}")
+    add_chunks(at_001, count=chunks)
+    found = legacy.digest(at_001)
+
+    vecmigrate.upgrade(url(at_001))
+    above = legacy.rows(at_001, "embedding_models")
+    vecmigrate.rollback(url(at_001), to_version="001")
+    assert found == legacy.digest(at_001)
+
+    later = time.time() + 1000
+    monkeypatch.setattr(time, "time", lambda: later)
+    vecmigrate.upgrade(url(at_001))
+    assert above == legacy.rows(at_001, "embedding_models")

@@ -22,6 +22,7 @@ depends_on = None
 MODEL = "Salesforce/SFR-Embedding-Code-400M_R"
 DIMENSIONS = 768
 ACTIVATED_KEY = "002_activated_at"
+NONE_ACTIVE_KEY = "002_none_was_active"
 
 models = sa.table(
     "embedding_models",
@@ -48,16 +49,19 @@ def upgrade() -> None:
         return
     bind = op.get_bind()
     is_complete = not bind.scalar(_chunks_without_vector())
+    activated_at = _taken_from_meta(bind, ACTIVATED_KEY)
+    if not _has_active(bind):
+        bind.execute(meta.insert().values(key=NONE_ACTIVE_KEY, value="1"))
     makes_way = ["active", "building"] if is_complete else ["building"]
     retiring = bind.execute(sa.select(models).where(models.c.state.in_(makes_way), models.c.name != MODEL))
     for row in retiring.mappings().all():
         _retire(bind, dict(row))
     found = _model(bind)
-    row = found or {"name": MODEL, "dimensions": DIMENSIONS, "activated_at": _take_back_activation(bind)}
+    row = found or {"name": MODEL, "dimensions": DIMENSIONS, "activated_at": activated_at}
     row = dict(row)
     row["state"] = "active" if is_complete else "building"
     if is_complete and row["activated_at"] is None:
-        row["activated_at"] = int(time.time())
+        row["activated_at"] = activated_at or int(time.time())
     bind.execute(models.delete().where(models.c.name == MODEL))
     bind.execute(models.insert().values(**row))
     if found is not None:
@@ -81,25 +85,28 @@ def downgrade() -> None:
         back = was if present == became else {**present, "state": was["state"]}
         state = back["state"] if _is_free(bind, back["state"]) else "retired"
         bind.execute(models.insert().values(**{**back, "state": state}))
-    _ensure_active(bind)
-    if present is None or was is not None:
+    none_was_active = _taken_from_meta(bind, NONE_ACTIVE_KEY)
+    if not none_was_active and not _has_active(bind):
+        # The one that was active before: the one retired last.
+        bind.execute(models.update().where(models.c.name == bind.scalar(_newest_retired())).values(state="active"))
+    if present is None:
         return
-    if bind.scalar(sa.select(embeddings.c.model).where(embeddings.c.model == MODEL).limit(1)):
+    if was is not None:
+        if was["activated_at"] is None and present == became:
+            _keep_activation(bind, present)
+    elif bind.scalar(sa.select(embeddings.c.model).where(embeddings.c.model == MODEL).limit(1)):
         bind.execute(models.insert().values(**{**present, "state": "retired"}))
-    elif present["activated_at"] is not None:
-        bind.execute(meta.insert().values(key=ACTIVATED_KEY, value=str(present["activated_at"])))
+    else:
+        _keep_activation(bind, present)
+
+
+def _has_active(bind: sa.Connection) -> bool:
+    return bind.scalar(sa.select(models.c.name).where(models.c.state == "active").limit(1)) is not None
 
 
 def _newest_retired() -> sa.Select[tuple[str]]:
     newest_first = sa.func.coalesce(models.c.activated_at, 0).desc()
     return sa.select(models.c.name).where(models.c.state == "retired").order_by(newest_first, models.c.name).limit(1)
-
-
-def _ensure_active(bind: sa.Connection) -> None:
-    """Bring the model back that was active before: the one retired last."""
-    if bind.scalar(sa.select(models.c.name).where(models.c.state == "active")) is None:
-        name = bind.scalar(_newest_retired())
-        bind.execute(models.update().where(models.c.name == name).values(state="active"))
 
 
 def _model(bind: sa.Connection) -> dict[str, object] | None:
@@ -151,11 +158,17 @@ def _take_back_kept(bind: sa.Connection) -> dict[str, tuple[dict[str, object], d
     return {row["name"]: (row, converted) for row, converted in rows}
 
 
-def _take_back_activation(bind: sa.Connection) -> int | None:
-    """Return when the new model was activated before a downgrade took its row away, and forget it."""
-    kept = bind.scalar(sa.select(meta.c.value).where(meta.c.key == ACTIVATED_KEY))
-    bind.execute(meta.delete().where(meta.c.key == ACTIVATED_KEY))
-    return int(kept) if kept else None
+def _keep_activation(bind: sa.Connection, row: dict[str, object]) -> None:
+    """Note when the new model was activated: its row goes, or goes back to what it was."""
+    if row["activated_at"] is not None:
+        bind.execute(meta.insert().values(key=ACTIVATED_KEY, value=json.dumps(row["activated_at"])))
+
+
+def _taken_from_meta(bind: sa.Connection, key: str) -> object:
+    """Return what the other direction noted, and forget it."""
+    kept = bind.scalar(sa.select(meta.c.value).where(meta.c.key == key))
+    bind.execute(meta.delete().where(meta.c.key == key))
+    return json.loads(kept) if kept else None
 
 
 def _upgrade_offline() -> None:
