@@ -415,3 +415,17 @@ def test_names_count_in_any_case(tmp_path: Path) -> None:
     assert set(before) <= set(schema_of(path))
     vecmigrate.rollback(url(path), to_version="base")
     assert before == schema_of(path)
+
+
+@pytest.mark.parametrize("encoding", ["UTF-16le", "UTF-16be"])
+def test_a_utf_16_database_goes_up_and_down_with_its_backups(tmp_path: Path, encoding: str) -> None:
+    """Whatever the encoding of the file, its backups are known as its own."""
+    path = tmp_path / "utf16.sqlite3"
+    legacy.execute(path, f"PRAGMA encoding = '{encoding}'", *legacy.LEGACY_SQL)
+    legacy.execute(path, "INSERT INTO vector_stores VALUES ('é', 'v', 'openai', 9, 'true', 1, 1)")
+    before = legacy.digest(path)["sql"], legacy.rows(path, "vector_stores")
+    vecmigrate.upgrade(url(path))
+    vecmigrate.rollback(url(path), to_version="base")
+    assert before == (legacy.digest(path)["sql"], legacy.rows(path, "vector_stores"))
+    backup = vecmigrate.backup(url(path))
+    assert run_cli("--db-path", path, "backup", "verify", backup.name).code == 0
