@@ -219,15 +219,32 @@ def markers(database: str) -> list[Marker]:
     if not os.path.isdir(folder):
         return []
     pattern = re.compile(rf"\.?{re.escape(name)}\.run-([0-9a-f]{{32}})\.json(\.\1\.tmp)?")
-    runs = {match[1] for entry in os.listdir(folder) if (match := pattern.fullmatch(entry))}
+    with os.scandir(folder) as entries:
+        runs = {match[1] for each in entries if (match := pattern.fullmatch(each.name)) and not each.is_dir()}
     return sorted((_marker(database, run_id) for run_id in runs), key=lambda marker: marker.started_at)
 
 
 def _marker(database: str, run_id: str) -> Marker:
     try:
         with open(_marker_path(database, run_id), encoding="utf-8") as file:
-            marker = Marker(**json.load(file))
-    except (OSError, ValueError, TypeError):
+            marker: Marker | None = Marker(**json.load(file))
+    except (OSError, ValueError, TypeError, RecursionError):
+        marker = None
+    if marker is None or not _is_whole(marker):
         # One that was being written when its process died: nothing had been changed by then.
         return Marker(run_id=run_id, database_id="", started_at="", direction="upgrade", steps=[], backup=None)
     return replace(marker, run_id=run_id)
+
+
+def _is_whole(marker: Marker) -> bool:
+    """Tell whether a marker holds what a record is made of; anybody can put a file there."""
+    texts = (marker.database_id, marker.started_at, marker.direction, marker.backup or "")
+    is_list = isinstance(marker.steps, list)
+    return is_list and all(isinstance(text, str) for text in texts) and all(map(_is_step, marker.steps))
+
+
+def _is_step(step: object) -> bool:
+    if not isinstance(step, dict):
+        return False
+    texts = all(isinstance(step.get(name), str) for name in ("migration_id", "name", "direction"))
+    return texts and all(isinstance(step.get(name), str | None) for name in ("revision", "version"))
