@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -48,6 +49,9 @@ def run_cli(*arguments: str | Path) -> Result:
             cli.main()
         except SystemExit as ended:
             code = ended.code
+        finally:
+            # With -vv it is the process that logs SQL, and this one goes on.
+            logging.getLogger("sqlalchemy.engine").setLevel(logging.NOTSET)
     assert isinstance(code, int)
     return Result(code, out.getvalue(), err.getvalue())
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from vecmigrate import settings
 from vecmigrate.boot import BootReport
+from vecmigrate.causes import told
 from vecmigrate.engine import Database
 from vecmigrate.errors import AheadError, ConfigurationError, LockTimeoutError, RunFailedError, VecmigrateError
 from vecmigrate.journal import Report
@@ -59,7 +60,7 @@ def _unexpected(error: Exception) -> RunFailedError:
         f"Unexpected {type(error).__name__}. A run is one transaction, so the database is whole.",
         next_step="vecmigrate status, and report this with the traceback in the log",
     )
-    failure.__cause__ = error
+    failure.__cause__ = told(error)
     return failure
 
 

@@ -6,7 +6,7 @@ from sqlalchemy.exc import DBAPIError
 
 from vecmigrate.errors import DatabaseUnusableError
 
-__all__ = ["diagnosed"]
+__all__ = ["diagnosed", "is_writable"]
 
 
 def diagnosed(error: BaseException, *, path: str | None, shown: str, option: str) -> DatabaseUnusableError:
@@ -49,7 +49,7 @@ def _state(path: str, cause: BaseException, option: str) -> tuple[str, str]:
         return "is not an SQLite database", step
     if code.startswith("SQLITE_CORRUPT"):
         return "is damaged", f"vecmigrate {option} backup list, then: vecmigrate {option} restore NAME"
-    if code.startswith("SQLITE_READONLY"):
+    if code.startswith("SQLITE_READONLY") or (code.startswith("SQLITE_CANTOPEN") and not is_writable(path)):
         return "is read-only, or in a read-only folder", f"make {path} and its folder writable, then run it again"
     if code.startswith(("SQLITE_CANTOPEN", "SQLITE_PERM", "SQLITE_AUTH")) or isinstance(cause, OSError):
         return (
@@ -59,3 +59,8 @@ def _state(path: str, cause: BaseException, option: str) -> tuple[str, str]:
     if code.startswith("SQLITE_FULL"):
         return "has no room on its disk", f"free some space beside {path}, then run it again"
     return f"cannot be used ({code or type(cause).__name__})", f"vecmigrate {option} status"
+
+
+def is_writable(path: str) -> bool:
+    """Tell whether an SQLite file and its folder, where the journal comes to stand, may be written. Read-only."""
+    return os.access(path, os.W_OK) and os.access(os.path.dirname(path), os.W_OK)

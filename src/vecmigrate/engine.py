@@ -6,27 +6,29 @@ import stat
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
-from sqlalchemy import URL, Connection, Engine, ExceptionContext, create_engine, event, make_url
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.pool import NullPool
 
 from vecmigrate import sqlite_files
-from vecmigrate.diagnosis import diagnosed
+from vecmigrate.causes import told
+from vecmigrate.diagnosis import diagnosed, is_writable
 from vecmigrate.errors import ConfigurationError, DatabaseUnusableError
 from vecmigrate.locks import (
     borrowed,
     commit_sqlite,
-    interruption,
     is_busy,
     is_interrupted,
+    let_through,
     lock_postgresql,
     lock_sqlite,
     lock_timed_out,
     one_thread_in_memory,
-    signal_listener,
+    quiet,
     wait_to_read_sqlite,
 )
 from vecmigrate.shell import quoted
@@ -49,7 +51,6 @@ SQLITE_FLOOR = (3, 34, 0)
 
 _SYNCHRONOUS = {"aiosqlite": "pysqlite", "asyncpg": "psycopg", "psycopg_async": "psycopg"}
 _SQLITE_DRIVERS = ("pysqlite", "aiosqlite")
-_PROGRESS_STEPS = 50_000
 
 
 @dataclass(frozen=True)
@@ -190,7 +191,7 @@ def _require_writable(database: Database) -> None:
     path = database.path
     if path is None or not os.path.exists(path):
         return
-    if not (os.access(path, os.W_OK) and os.access(os.path.dirname(path), os.W_OK)):
+    if not is_writable(path):
         raise unusable(database, _sqlite_error("SQLITE_READONLY"))
 
 
@@ -242,21 +243,19 @@ def translated(database: Database) -> Iterator[None]:
     """Turn errors of the driver into DatabaseUnusableError, LockTimeoutError or what a signal's handler raised."""
     try:
         yield
-    except DBAPIError as error:
+    except (DBAPIError, sqlite3.Error, OSError) as error:
         if is_interrupted(error):
-            raise interruption() from error
+            raise KeyboardInterrupt from told(error)
         if is_busy(error):
-            raise lock_timed_out(str(database), None) from error
-        raise unusable(database, error) from error
-    except (sqlite3.Error, OSError) as error:
-        raise unusable(database, error) from error
+            raise lock_timed_out(str(database), None) from told(error)
+        raise unusable(database, error) from told(error)
     except UnicodeDecodeError as error:  # names in the schema
-        raise unusable(database, _sqlite_error("SQLITE_CORRUPT")) from error
+        raise unusable(database, _sqlite_error("SQLITE_CORRUPT")) from told(error)
 
 
 def _engine(database: Database, *, timeout: float, read_only: bool) -> Engine:
     if not database.is_sqlite:
-        engine = create_engine(database.url, poolclass=NullPool, hide_parameters=True)
+        engine = quiet(create_engine(database.url, poolclass=NullPool, hide_parameters=True))
         if not read_only:
             event.listen(engine, "begin", lambda c: lock_postgresql(str(database), c, timeout))
         return engine
@@ -266,21 +265,13 @@ def _engine(database: Database, *, timeout: float, read_only: bool) -> Engine:
             "Nothing was changed.",
             next_step="use a Python with a newer SQLite; python -c 'import sqlite3; print(sqlite3.sqlite_version)'",
         )
-
-    def connect() -> sqlite3.Connection:
-        return _connect_sqlite(database, read_only=read_only)
-
-    engine = create_engine("sqlite://", creator=connect, poolclass=NullPool, hide_parameters=True)
-    event.listen(engine, "handle_error", _stay_connected)
+    connect = partial(_connect_sqlite, database, read_only=read_only)
+    engine = quiet(create_engine("sqlite://", creator=connect, poolclass=NullPool, hide_parameters=True))
+    event.listen(engine, "handle_error", let_through)
     if not read_only:
         event.listen(engine, "begin", lambda c: lock_sqlite(str(database), c, timeout))
         event.listen(engine, "commit", lambda c: commit_sqlite(c, timeout))
     return engine
-
-
-def _stay_connected(context: ExceptionContext) -> None:
-    # SQLAlchemy would close it after a KeyboardInterrupt, and SQLite keeps its lock while a statement is alive.
-    context.is_disconnect = False
 
 
 def _connect_sqlite(database: Database, *, read_only: bool) -> sqlite3.Connection:
@@ -295,14 +286,15 @@ def _connect_sqlite(database: Database, *, read_only: bool) -> sqlite3.Connectio
         target = f"file:{quote(database.path)}?mode={mode}"
     else:
         target = f"file:{quote(database.path)}?mode=rwc"
-    connection = sqlite3.connect(target, uri=True, timeout=0, isolation_level=None, check_same_thread=False)
+    connection = sqlite3.connect(
+        target, uri=True, timeout=0, isolation_level=None, check_same_thread=False, factory=sqlite_files.Connection
+    )
     connection.execute("PRAGMA foreign_keys = OFF")
     if read_only:
         connection.execute("PRAGMA query_only = ON")
     else:
         connection.execute("PRAGMA legacy_alter_table = ON")
         connection.execute("PRAGMA secure_delete = FAST")
-    connection.set_progress_handler(signal_listener(), _PROGRESS_STEPS)
     return connection
 
 

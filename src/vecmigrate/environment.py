@@ -18,6 +18,7 @@ from sqlalchemy import Connection
 
 from vecmigrate import offline, revisions, settings
 from vecmigrate.catalog import uses_batch
+from vecmigrate.causes import without_values
 from vecmigrate.engine import Database, locate, reading, scratch
 from vecmigrate.errors import AheadError, ConfigurationError, VecmigrateError
 from vecmigrate.heads import current_heads
@@ -44,7 +45,7 @@ def run() -> None:
         with _signals_end_the_process() if is_command_line else nullcontext():
             _dispatch(context.config)
     except VecmigrateError as error:
-        raise CommandError(str(error)) from error
+        raise CommandError(str(error)) from without_values(error)
 
 
 def _dispatch(config: Config) -> None:

@@ -9,11 +9,10 @@ from typing import Any
 from alembic.runtime.migration import MigrationStep, StampStep
 
 from vecmigrate import history
-from vecmigrate.errors import VecmigrateError
 from vecmigrate.preflight import target_of
 from vecmigrate.revisions import Revision, Revisions
 
-__all__ = ["Journal", "Report", "described", "direction_of", "revision_of"]
+__all__ = ["Journal", "Report", "direction_of", "revision_of"]
 
 _VERBS = {"upgrade": "Upgraded", "downgrade": "Downgraded", "stamp": "Stamped"}
 
@@ -53,17 +52,6 @@ def direction_of(step: MigrationStep) -> str:
 def revision_of(step: MigrationStep) -> str | None:
     """Return the revision a step belongs to: the one it applies, reverts or stamps; None for base."""
     return target_of(step) if step.is_upgrade or isinstance(step, StampStep) else step.from_revisions_no_deps[0]
-
-
-def described(error: BaseException) -> str:
-    """Return the cause in one line, without parameters or values, which are contents of rows."""
-    if isinstance(error, VecmigrateError):
-        return error.message
-    cause = getattr(error, "orig", None) or error
-    primary = getattr(getattr(cause, "diag", None), "message_primary", None)
-    quotes_values = isinstance(cause, (AssertionError, ValueError, TypeError, LookupError))
-    text = primary or ("" if quotes_values else str(cause))
-    return ": ".join(filter(None, [type(cause).__name__, text.strip().partition("\n")[0]]))
 
 
 class Journal:

@@ -1,18 +1,20 @@
 """Locks and the transaction of a run: the write lock, the wait for it, and the guard over its end."""
 
+import logging
 import os
 import sqlite3
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Self
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Engine, ExceptionContext
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
+from vecmigrate import sqlite_files
 from vecmigrate.errors import ConfigurationError, LockTimeoutError
 
 __all__ = [
@@ -21,20 +23,20 @@ __all__ = [
     "borrowed",
     "commit_sqlite",
     "ends_process",
-    "interruption",
     "is_busy",
     "is_interrupted",
+    "let_through",
     "lock_postgresql",
     "lock_sqlite",
     "lock_timed_out",
     "one_thread_in_memory",
-    "signal_listener",
+    "quiet",
     "sqlite_code",
     "wait_to_read_sqlite",
 ]
 
 _ADVISORY_LOCK = 0x7665636D  # "vecm"
-_POLL_SECONDS = 0.02
+_POLL_SECONDS = 0.005
 
 
 class ThreadLock:
@@ -70,11 +72,10 @@ def commit_sqlite(connection: Connection, timeout: float) -> None:
 
 
 def wait_to_read_sqlite(name: str, connection: Connection, timeout: float) -> None:
-    """Wait until the database can be read, and begin a transaction, so that each read after it finds it free too."""
+    """Wait until the database can be read, and then read one state of it, for which nothing has to be waited again."""
     driver: Any = connection.connection.driver_connection
     driver.execute("BEGIN")
     _retry_while_busy(connection, "SELECT 1 FROM sqlite_master LIMIT 1", timeout, name)
-    driver.execute("PRAGMA busy_timeout = 5000")
 
 
 def _retry_while_busy(connection: Connection, statement: str, timeout: float, name: str | None) -> None:
@@ -158,41 +159,8 @@ def is_busy(error: BaseException) -> bool:
 
 
 def is_interrupted(error: BaseException) -> bool:
-    """Tell whether a statement ended because a signal arrived: only our progress handler interrupts."""
+    """Tell whether a statement ended because a signal arrived: nothing else interrupts one."""
     return sqlite_code(error).startswith("SQLITE_INTERRUPT")
-
-
-_heard: list[BaseException] = []
-"""What the handler of a signal raised inside a statement. Only the main thread runs such handlers."""
-
-
-def signal_listener() -> Callable[[], int]:
-    """Return a callback for SQLite in which signal handlers run, and which ends the statement if one raises.
-
-    sqlite3 drops what a callback raises. Here it arrives inside the ``try``, because Python runs the handlers
-    where a generator goes on; at the first line of a function it would be too early.
-    """
-
-    def listen() -> Iterator[int]:
-        is_to_end = 0
-        while True:
-            try:
-                yield is_to_end
-                is_to_end = 0
-            except GeneratorExit:
-                return
-            except BaseException as error:  # noqa: BLE001 - ``interruption`` gives it back
-                _heard[:] = [error]
-                is_to_end = 1
-
-    listener = listen()
-    next(listener)
-    return listener.__next__
-
-
-def interruption() -> BaseException:
-    """Return what the handler of a signal raised inside the statement that it ended."""
-    return _heard.pop() if _heard else KeyboardInterrupt()
 
 
 def ends_process(error: BaseException) -> bool:
@@ -206,6 +174,29 @@ def ends_process(error: BaseException) -> bool:
 def sqlite_code(error: BaseException) -> str:
     cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
     return str(getattr(cause, "sqlite_errorname", "") or "")
+
+
+def let_through(context: ExceptionContext) -> BaseException | None:
+    """Raise what a signal handler raised inside a statement of SQLite: a listener of ``handle_error``."""
+    # SQLAlchemy would close it after a KeyboardInterrupt, and SQLite keeps its lock while a statement is alive.
+    context.is_disconnect = False
+    driver = context.connection.connection.driver_connection if context.connection else None
+    return sqlite_files.interruption(driver, context.original_exception)
+
+
+class _WithoutRows(logging.LoggerAdapter[Any]):
+    """The logger of an engine, which at DEBUG would log every row that is read."""
+
+    def isEnabledFor(self, level: int) -> bool:  # noqa: N802 - the name is that of logging
+        return level > logging.DEBUG and super().isEnabledFor(level)
+
+
+def quiet(engine: Engine) -> Engine:
+    """Keep an engine from logging rows, and the traceback of a signal that comes while a connection is closed."""
+    engine.logger = _WithoutRows(engine.logger)  # type: ignore[assignment]
+    # The signal is raised as ever. A logger of its own changes no configuration of logging.
+    engine.pool.logger = logging.Logger("vecmigrate", logging.CRITICAL)  # noqa: LOG001
+    return engine
 
 
 class WatchedTransaction:

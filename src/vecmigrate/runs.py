@@ -12,6 +12,7 @@ from sqlalchemy.exc import DBAPIError
 
 from vecmigrate import adoption, backups, history, manifests, meta, preserved, records
 from vecmigrate.catalog import has_content
+from vecmigrate.causes import described
 from vecmigrate.dependents import Survey, rehearse
 from vecmigrate.engine import Database, reading, scratch, translated, writing
 from vecmigrate.errors import (
@@ -25,8 +26,8 @@ from vecmigrate.errors import (
     WouldLoseRowsError,
 )
 from vecmigrate.heads import one_of
-from vecmigrate.journal import Journal, Report, described, direction_of, revision_of
-from vecmigrate.locks import WatchedTransaction, ends_process, interruption, is_interrupted
+from vecmigrate.journal import Journal, Report, direction_of, revision_of
+from vecmigrate.locks import WatchedTransaction, ends_process, is_interrupted
 from vecmigrate.preflight import Steps, back_up, drops_tables, require_no_loss, require_stampable, run_scripts
 from vecmigrate.revisions import Revisions
 from vecmigrate.schema import PRESERVED, tool_metadata
@@ -268,15 +269,14 @@ class Run:
     def _ended_by(self, error: BaseException) -> BaseException:
         """Record how the run ended, after the rollback, and return what to raise."""
         self.report.take_back()
-        error = interruption() if is_interrupted(error) else error
         if isinstance(error, _REFUSALS):
             self._remove_marker()
             return error
-        interrupted = ends_process(error)
+        interrupted = ends_process(error) or is_interrupted(error)
         status, why = ("interrupted", "Stopped by a signal") if interrupted else ("failed", described(error))
         note = self._record(self._journal.failed(status, why))
         if interrupted:
-            return error
+            return error if ends_process(error) else KeyboardInterrupt()
         if isinstance(error, VecmigrateError):
             error.backup = self.report.backup
             return error

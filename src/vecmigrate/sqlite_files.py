@@ -20,11 +20,13 @@ __all__ = [
     "POLL_SECONDS",
     "SIDECARS",
     "SUFFIX",
+    "Connection",
     "Identity",
     "connect",
     "content_size",
     "copy_pages",
     "identity",
+    "interruption",
     "is_busy",
     "is_damage",
     "new_file",
@@ -57,7 +59,43 @@ _OUTSIDE_THE_FILE = _BUSY | {
 # quick_check also reports rows that break a constraint, which says nothing about the file.
 _ROW_FINDING = re.compile(rb"(CHECK constraint failed|(NULL|NUMERIC|TEXT|non-\w+) value) in ")
 _BATCH = 64
+_PROGRESS_STEPS = 50_000
 _T = TypeVar("_T")
+
+
+class Connection(sqlite3.Connection):
+    """A connection on which Python runs signal handlers also inside one long statement.
+
+    What a handler raises there ends the statement, and SQLite only says that it was interrupted: ask
+    ``interruption`` what is to be raised in its place.
+    """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.raised: list[BaseException] = []
+        handlers = _run_handlers(self.raised)
+        next(handlers)
+        self.set_progress_handler(handlers.__next__, _PROGRESS_STEPS)
+
+
+def _run_handlers(raised: list[BaseException]) -> Iterator[int]:
+    # Where a generator is resumed, handlers run inside its ``try``. In a function they would run before its first
+    # line, where nobody could catch what they raise, and sqlite3 would drop it.
+    answer = 0
+    while True:
+        try:
+            yield answer
+            answer = 0
+        except GeneratorExit:
+            return
+        except BaseException as error:  # noqa: BLE001 - whatever a handler raises is raised again
+            raised[:], answer = [error], 1
+
+
+def interruption(connection: object, error: BaseException) -> BaseException | None:
+    """Return what a signal handler raised, where that is why a statement ended with *error*, else None."""
+    raised = connection.raised if isinstance(connection, Connection) else []
+    return raised.pop() if raised and result_code(error) == sqlite3.SQLITE_INTERRUPT else None
 
 
 def connect(path: str, *, options: str = "mode=rw", timeout: float = POLL_SECONDS) -> sqlite3.Connection:
@@ -67,7 +105,7 @@ def connect(path: str, *, options: str = "mode=rw", timeout: float = POLL_SECOND
     itself waits only shortly for others, because no signal ends its waiting: wait with ``patiently``.
     """
     uri = f"{Path(path).absolute().as_uri()}?{options}"
-    return sqlite3.connect(uri, uri=True, timeout=timeout, isolation_level=None)
+    return sqlite3.connect(uri, uri=True, timeout=timeout, isolation_level=None, factory=Connection)
 
 
 def open_closed_file(path: str) -> sqlite3.Connection:
@@ -142,6 +180,10 @@ def problems(connection: sqlite3.Connection) -> list[str]:
     connection.text_factory = bytes
     try:
         lines = [line for (line,) in connection.execute("PRAGMA quick_check(10000)")]
+    except sqlite3.OperationalError as error:
+        if (raised := interruption(connection, error)) is not None:
+            raise raised from None
+        raise
     finally:
         connection.text_factory = str
     return [line.decode(errors="replace") for line in lines if line != b"ok" and not _ROW_FINDING.match(line)]

@@ -9,12 +9,12 @@ from typing import Any
 
 import click
 
+from vecmigrate.causes import told
 from vecmigrate.cli import backup, changing, reading
 from vecmigrate.cli.output import echo, print_json
 from vecmigrate.cli.root import cli
 from vecmigrate.environment import terminable
 from vecmigrate.errors import InterruptedRunError, VecmigrateError
-from vecmigrate.journal import described
 
 __all__ = ["backup", "changing", "cli", "main", "reading"]
 
@@ -57,7 +57,7 @@ def _unexpected(error: Exception) -> VecmigrateError:
 
 def _explain(error: VecmigrateError, arguments: Sequence[str]) -> int:
     if _wants(arguments, "v", "--verbose"):
-        _complain("".join(_traceback(error)))
+        _complain("".join(traceback.format_exception(told(error))))
     _complain(f"Error: {error}")
     _print_error(arguments, error, type(error).__name__, error.message, error.next_step, backup=error.backup)
     return error.exit_code
@@ -77,14 +77,6 @@ def _print_error(
     described = {"exit_code": error.exit_code, "type": kind, "message": message, "backup": backup, "next": next_step}
     with contextlib.suppress(VecmigrateError):
         print_json({"error": described})
-
-
-def _traceback(error: BaseException) -> list[str]:
-    """Return the traceback without what errors say themselves, because that may quote contents of rows."""
-    cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
-    before = [*_traceback(cause), "\nwhich led to:\n\n"] if cause else []
-    calls = traceback.format_tb(error.__traceback__)
-    return [*before, "Traceback (most recent call last):\n", *calls, f"{described(error)}\n"]
 
 
 def _wants(arguments: Sequence[str], letter: str, long: str) -> bool:

@@ -29,4 +29,7 @@ def cli(
     """
     levels = {0: logging.WARNING, 1: logging.INFO}
     logging.basicConfig(level=levels.get(verbose, logging.DEBUG), format="%(message)s", stream=sys.stderr)
+    if verbose > 1:
+        # SQLAlchemy sets its own logger to WARNING.
+        logging.getLogger("sqlalchemy.engine").setLevel(logging.INFO)
     ctx.obj = Context(url=database_url, path=db_path, config=config, verbosity=-1 if quiet else verbose)
