@@ -219,8 +219,8 @@ def forget(connection: Connection) -> None:
     connection.execute(delete(ADOPTED))
 
 
-def leftover_stores(connection: Connection) -> int | None:
+def leftover_stores(connection: Connection, revision: str | None) -> int | None:
     """Return the rows of a ``stores`` that an older service made again after 001, None if there is none."""
-    if "stores" not in table_names(connection):
+    if revision is None or revision < "001" or "stores" not in table_names(connection):
         return None
     return int(connection.exec_driver_sql("SELECT count(*) FROM stores").scalar_one())

@@ -93,7 +93,7 @@ class Overview(Archive):
         )
 
     def _leftovers(self, connection: Connection, revision: str | None) -> list[str]:
-        if revision is None or revision < "001" or (count := adoption.leftover_stores(connection)) is None:
+        if (count := adoption.leftover_stores(connection, revision)) is None:
             return []
         return [
             f"An older service made the table stores again ({count} rows); the next run merges it into vector_stores."

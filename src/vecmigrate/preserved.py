@@ -7,7 +7,7 @@ from sqlalchemy import ColumnElement, Connection, and_, func, inspect, select
 
 from vecmigrate.schema import PRESERVED
 
-__all__ = ["counts", "rows"]
+__all__ = ["added", "counts", "counts_of", "rows"]
 
 
 def counts(connection: Connection, *where: ColumnElement[bool]) -> tuple[int, int]:
@@ -22,6 +22,15 @@ def counts(connection: Connection, *where: ColumnElement[bool]) -> tuple[int, in
     converted, set_aside = func.count().filter(is_converted), func.count().filter(PRESERVED.c.landed == 0)
     found = connection.execute(select(converted, set_aside).select_from(PRESERVED).where(*where)).one()
     return found[0], found[1]
+
+
+def counts_of(connection: Connection, revision: str | None, direction: str) -> tuple[int, int]:
+    """Return how many rows a revision keeps, in a direction, as converted and as set aside. Read-only."""
+    return counts(connection, PRESERVED.c.revision == revision, PRESERVED.c.direction == direction)
+
+
+def added(before: tuple[int, int], after: tuple[int, int]) -> tuple[int, int]:
+    return after[0] - before[0], after[1] - before[1]
 
 
 def rows(connection: Connection, *, limit: int | None = None) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ from vecmigrate.errors import DatabaseUnusableError, VecmigrateError
 from vecmigrate.schema import HISTORY, META, tool_metadata
 from vecmigrate.settings import Settings
 
-__all__ = ["make_tables", "mend_mirror", "settle", "settle_if_readable", "write_mirror"]
+__all__ = ["has_died", "make_tables", "mend_mirror", "settle", "settle_if_readable", "write_mirror"]
 
 log = logging.getLogger("vecmigrate")
 
@@ -40,10 +40,18 @@ def settle(database: Database, settings: Settings) -> None:
         marker.remove(database.path)
 
 
+def has_died(connection: Connection, database: Database) -> bool:
+    """Tell whether a run died that nobody has recorded yet; call it while holding the write lock. Read-only."""
+    return database.path is not None and bool(_died(connection, history.markers(database.path)))
+
+
+def _died(connection: Connection, left: list[history.Marker]) -> list[history.Marker]:
+    known = history.run_ids(connection) if left else set()
+    return [marker for marker in left if marker.run_id not in known and marker.steps]
+
+
 def _record_dead(connection: Connection, left: list[history.Marker]) -> None:
-    known = history.run_ids(connection)
-    died = [marker for marker in left if marker.run_id not in known and marker.steps]
-    if died:
+    if died := _died(connection, left):
         make_tables(connection)
         if "database_id" not in meta.read(connection):
             meta.write(connection, {"database_id": died[-1].database_id})

@@ -30,15 +30,17 @@ from vecmigrate.journal import Journal, Report, direction_of, revision_of
 from vecmigrate.locks import WatchedTransaction, ends_process, is_interrupted
 from vecmigrate.preflight import Steps, back_up, drops_tables, require_no_loss, require_stampable, run_scripts
 from vecmigrate.revisions import Revisions
-from vecmigrate.schema import PRESERVED, tool_metadata
+from vecmigrate.schema import tool_metadata
 from vecmigrate.settings import Settings
 
 __all__ = ["Run"]
 
 log = logging.getLogger("vecmigrate")
+_PROMPTLY = 1.0
 
-_REFUSALS = (BackupError, DatabaseUnusableError, LockTimeoutError, NotOursError, WouldLoseRowsError)
-"""What ends a run before it changed anything, or is no attempt: nothing is recorded."""
+_REFUSALS = (NotOursError, WouldLoseRowsError)
+_REFUSALS_BEFORE = (*_REFUSALS, BackupError, DatabaseUnusableError, LockTimeoutError)
+"""What is no attempt, the second before the first write: nothing is recorded."""
 
 
 class Run:
@@ -73,7 +75,7 @@ class Run:
         self._journal = Journal(report, revisions)
         self._database_id = ""
         self._steps: Steps = ()
-        self._begun = False
+        self._begun = self._changing = False
 
     def execute(self) -> None:
         """Run the plan, or do nothing and write nothing if there is nothing to do."""
@@ -84,22 +86,30 @@ class Run:
             if not self.report.created:
                 records.mend_mirror(self.database, self.settings)
             return
-        records.settle(self.database, self.settings)
         try:
-            with writing(self.database, lock_timeout=self.settings.lock_timeout) as connection:
-                with translated(self.database):
-                    begins = self._prepare(connection)
-                if begins:
-                    self._change(connection)
+            while not self._try():
+                pass
         except BaseException as error:
-            if self._begun:
-                raise self._ended_by(error) from error
-            raise
+            if not self._begun or (ended := self._ended_by(error)) is error:
+                raise
+            raise ended from error
         finally:
             self.report.duration_seconds = time.monotonic() - began
         self.report.waited = is_planned and not self._begun
         if self._begun:
             self._finish()
+
+    def _try(self) -> bool:
+        """Run under the lock; return False to try again, because a run died while this one waited for it."""
+        records.settle(self.database, self.settings)
+        with writing(self.database, lock_timeout=self.settings.lock_timeout) as connection:
+            with translated(self.database):
+                if records.has_died(connection, self.database):
+                    return False
+                begins = self._prepare(connection)
+            if begins:
+                self._change(connection)
+        return True
 
     def _is_planned(self) -> bool:
         if self.report.created:
@@ -119,7 +129,7 @@ class Run:
         if self.database.path and history.markers(self.database.path):
             return True
         with reading(self.database, timeout=self.settings.lock_timeout) as connection:
-            return _has_leftovers(connection, self.report.from_revision)
+            return adoption.leftover_stores(connection, self.report.from_revision) is not None
 
     def _prepare(self, connection: Connection) -> bool:
         """Plan again under the lock, and do all that can refuse the run or must precede its first write."""
@@ -127,7 +137,7 @@ class Run:
         self.report.from_revision = self.report.to_revision = one_of(heads)
         self._steps = self._plan(heads)
         self._journal.plan(self._steps)
-        if not self._steps and not _has_leftovers(connection, one_of(heads)):
+        if not self._steps and adoption.leftover_stores(connection, one_of(heads)) is None:
             return False
         # Somebody else may have made the file since it was looked for.
         self.report.created = self.report.created and not has_content(connection)
@@ -191,6 +201,7 @@ class Run:
 
     def _change(self, connection: Connection) -> None:
         before = Survey(connection)
+        self._changing = True
         tool_metadata.create_all(connection)
         meta.write(connection, {"database_id": self._database_id})
         self._adopt(connection)
@@ -225,27 +236,27 @@ class Run:
 
     def _merge_leftovers(self, connection: Connection) -> bool:
         """Merge what an older service made again, by the script of the revision that replaced it."""
-        if not _has_leftovers(connection, self.report.from_revision):
+        if adoption.leftover_stores(connection, self.report.from_revision) is None:
             return False
         self._script.get_revision("001").module.merge_stores(connection)
         return True
 
     def _merge(self, connection: Connection) -> None:
-        before = _preserved(connection, "001", "upgrade")
+        before = preserved.counts_of(connection, "001", "upgrade")
         if self._merge_leftovers(connection):
-            converted, set_aside = _added(before, _preserved(connection, "001", "upgrade"))
+            converted, set_aside = preserved.added(before, preserved.counts_of(connection, "001", "upgrade"))
             self._journal.end_merge(converted=converted, set_aside=set_aside)
 
     def _guarded(self, connection: Connection, transaction: WatchedTransaction) -> Iterator[MigrationStep]:
         for step in self._steps:
             self._journal.begin_step()
             kept = revision_of(step), direction_of(step)
-            before = _preserved(connection, *kept)
+            before = preserved.counts_of(connection, *kept)
             if drops_tables(step):
                 self._refuse_loss(connection)
             yield step
             self._require_open(transaction)
-            converted, set_aside = _added(before, _preserved(connection, *kept))
+            converted, set_aside = preserved.added(before, preserved.counts_of(connection, *kept))
             self._journal.end_step(step, converted=converted, set_aside=set_aside)
 
     def _require_open(self, transaction: WatchedTransaction) -> None:
@@ -269,15 +280,20 @@ class Run:
     def _ended_by(self, error: BaseException) -> BaseException:
         """Record how the run ended, after the rollback, and return what to raise."""
         self.report.take_back()
-        if isinstance(error, _REFUSALS):
+        if isinstance(error, _REFUSALS if self._changing else _REFUSALS_BEFORE):
             self._remove_marker()
             return error
-        interrupted = ends_process(error) or is_interrupted(error)
-        status, why = ("interrupted", "Stopped by a signal") if interrupted else ("failed", described(error))
-        note = self._record(self._journal.failed(status, why))
-        if interrupted:
-            return error if ends_process(error) else KeyboardInterrupt()
-        if isinstance(error, VecmigrateError):
+        is_signal = ends_process(error)
+        if is_signal or is_interrupted(error):
+            # Who holds the lock by now records it too, so nobody has to wait for that.
+            wait = min(self.settings.lock_timeout, _PROMPTLY)
+            self._record(self._journal.failed("interrupted", "Stopped by a signal"), wait=wait)
+            return error if is_signal else KeyboardInterrupt()
+        # What is left of these is a commit that the database refused.
+        refused = error.__cause__ if isinstance(error, DatabaseUnusableError) else None
+        why = described(refused or error)
+        note = self._record(self._journal.failed("failed", why), wait=self.settings.lock_timeout)
+        if isinstance(error, VecmigrateError) and refused is None:
             error.backup = self.report.backup
             return error
         return RunFailedError(
@@ -287,10 +303,10 @@ class Run:
             backup=self.report.backup,
         )
 
-    def _record(self, attempts: Sequence[history.Attempt]) -> str:
+    def _record(self, attempts: Sequence[history.Attempt], *, wait: float) -> str:
         """Record in a transaction of its own; return a note for the user if that failed too."""
         try:
-            lock = writing(self.database, lock_timeout=self.settings.lock_timeout)
+            lock = writing(self.database, lock_timeout=wait)
             with translated(self.database), lock as connection:
                 records.make_tables(connection)
                 meta.write(connection, {"database_id": self._database_id})
@@ -323,16 +339,3 @@ class Run:
         except BackupError as error:
             # The change is committed, so surplus backups are no reason to call the run failed.
             log.warning("Old backups could not be removed: %s", error)
-
-
-def _has_leftovers(connection: Connection, revision: str | None) -> bool:
-    return revision is not None and revision >= "001" and adoption.leftover_stores(connection) is not None
-
-
-def _added(before: tuple[int, int], after: tuple[int, int]) -> tuple[int, int]:
-    return after[0] - before[0], after[1] - before[1]
-
-
-def _preserved(connection: Connection, revision: str | None, direction: str) -> tuple[int, int]:
-    """Return how many rows a revision keeps, in a direction, as converted and as set aside."""
-    return preserved.counts(connection, PRESERVED.c.revision == revision, PRESERVED.c.direction == direction)
