@@ -3,6 +3,7 @@
 import os
 import platform
 import sqlite3
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -32,13 +33,44 @@ def small(mode: str, tmp_path_factory: pytest.TempPathFactory) -> harness.Subjec
     return harness.Subject.of(harness.big_legacy(tmp_path_factory.mktemp("small") / "sessions.sqlite3", mode, rows=10))
 
 
-def pytest_sessionfinish(exitstatus: int) -> None:
-    """Write docs/reliability.md where the environment asks for it and every check passed."""
-    if os.environ.get("VECMIGRATE_RELIABILITY_REPORT") and exitstatus == pytest.ExitCode.OK:
-        REPORT.write_text(_document(), encoding="utf-8")
+@pytest.fixture(autouse=True)
+def counted(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail a test that passes and is in no row of the table: the page would not tell of it."""
+    before = _total()
+    yield
+    report = request.node.stash.get(_PASSED, None)
+    assert report is None or _total() > before, "the test counted nothing by harness.tried"
+
+
+_PASSED = pytest.StashKey[bool]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Note on a test that it has passed, for the fixture above."""
+    report = yield
+    if report.when == "call" and report.passed:
+        item.stash[_PASSED] = True
+    return report
+
+
+def _total() -> int:
+    return sum(counts.total() for counts in harness.outcomes.values())
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Write docs/reliability.md where the environment asks for it, every check passed, and none was left out."""
+    if not os.environ.get("VECMIGRATE_RELIABILITY_REPORT") or exitstatus != pytest.ExitCode.OK:
+        return
+    left_out = set(Path(__file__).parent.glob("test_*.py")) - {item.path for item in session.items}
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if left_out or reporter is None or reporter.stats.keys() & {"skipped", "deselected"}:
+        pytest.exit("docs/reliability.md was not written: some fault tests were left out.", returncode=1)
+    REPORT.write_text(_document(), encoding="utf-8")
 
 
 def _document() -> str:
+    versions = f"{platform.system()}, Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}"
     lines = [
         "# What was broken on purpose, how often, and what came of it",
         "",
@@ -46,17 +78,24 @@ def _document() -> str:
         "",
         "    VECMIGRATE_RELIABILITY_REPORT=1 VECMIGRATE_FAULT_ROUNDS=200 python -m pytest tests/faults",
         "",
-        f"This run: {harness.ROUNDS} rounds, Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}.",
+        f"This run: {harness.ROUNDS} rounds, {_total():,} trials, {versions}.",
         "",
         "Old or new state means: `integrity_check` is ok, the rows of every table equal those before or",
         "those after the run, the revision fits the schema, and the next run succeeds by itself.",
         "There is no third outcome.",
+        "",
+        "- A *step* is an SQL statement on a file, or a file made, renamed or removed. The process is killed",
+        "  right before it. From half as many rounds as there are steps on, it is killed at every one.",
+        "- The *doors* are `vecmigrate` (cli), the `alembic` command (alembic), `alembic.command.upgrade` in a",
+        "  program (command) and `vecmigrate.ensure_current` in a service (service).",
+        "- *wal* and *delete* are the two journal modes of SQLite.",
+        "- Not tried: a loss of power (only processes die here, the system goes on), disks that lie about what",
+        "  they have written, network folders, and other systems than the one named above.",
     ]
-    kind = None
-    for (each, what), counts in sorted(harness.outcomes.items(), key=lambda item: item[0][0]):
-        if each != kind:
-            kind = each
-            lines += ["", f"## {kind}", "", "| what was tried | times | outcome |", "|---|---:|---|"]
-        shown = ", ".join(f"{outcome} ({count})" for outcome, count in sorted(counts.items()))
-        lines.append(f"| {what} | {counts.total():,} | {shown} |")
+    for kind in sorted({kind for kind, _ in harness.outcomes}):
+        lines += ["", f"## {kind}", "", "| what was tried | times | outcome |", "|---|---:|---|"]
+        for what in sorted(what for each, what in harness.outcomes if each == kind):
+            counts = harness.outcomes[kind, what]
+            shown = ", ".join(f"{outcome} ({count:,})" for outcome, count in sorted(counts.items()))
+            lines.append(f"| {what} | {counts.total():,} | {shown} |")
     return "\n".join(lines) + "\n"

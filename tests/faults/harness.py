@@ -10,6 +10,7 @@ import json
 import marshal
 import multiprocessing
 import os
+import re
 import resource
 import shutil
 import signal
@@ -19,7 +20,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
@@ -138,18 +139,18 @@ def run_alembic(database: str, *words: str) -> None:
     alembic.config.main(argv=["-c", str(ROOT / "alembic.ini"), *words], prog="alembic")
 
 
-def die_at(step: int, folder: str, counted: str, action: Callable[..., Any], *arguments: Any) -> None:
+def die_at(step: int, folder: str, noted: str, action: Callable[..., Any], *arguments: Any) -> None:
     """Call a function and die at its n-th step: an SQL statement on a file, or a change of a file in a folder.
 
     The code under test is as it is: SQLite itself tells of statements, and Python's audit events of files.
-    With 0 nobody dies, and the number of steps is written into the file ``counted``.
+    With 0 nobody dies, and what the steps are is written into the file ``noted``, one in a line.
     """
-    steps, connect = 0, sqlite3.connect
+    steps: list[str] = []
+    connect = sqlite3.connect
 
-    def point(*_: object) -> None:
-        nonlocal steps
-        steps += 1
-        if steps == step:
+    def point(what: str) -> None:
+        steps.append(what.strip().partition("\n")[0])
+        if len(steps) == step:
             os.kill(os.getpid(), signal.SIGKILL)
 
     def traced(database: str, *details: Any, **options: Any) -> sqlite3.Connection:
@@ -160,15 +161,43 @@ def die_at(step: int, folder: str, counted: str, action: Callable[..., Any], *ar
 
     def audit(event: str, details: tuple[Any, ...]) -> None:
         if event in _FILE_EVENTS and str(details[0]).startswith(folder):
-            point()
+            point(f"{event} {details[0]}")
 
     sqlite3.connect = traced  # type: ignore[assignment]
     sys.addaudithook(audit)
     try:
         action(*arguments)
     finally:
-        total, steps = steps, step
-        Path(counted).write_text(str(total), encoding="utf-8")
+        found = list(steps)
+        Path(noted).write_text("\n".join(found), encoding="utf-8")
+
+
+_MOMENTS = (
+    ("before the lock is taken", r"BEGIN IMMEDIATE", 0),
+    ("when the lock is held", r"BEGIN IMMEDIATE", 1),
+    ("when the marker is there", r"os\.rename .*\.run-.*", 1),
+    ("when the file of the backup is there", r"open .*/backups/\.\w+\.\w+\.tmp", 1),
+    ("when the pages are copied", r"PRAGMA journal_mode=DELETE", 0),
+    ("before the backup gets its name", r"os\.link .*", 0),
+    ("when it has its name and no manifest yet", r"os\.link .*", 1),
+    ("when the backup is complete", r"os\.rename .*/backups/.*", 1),
+    ("when revision 000 has run", r"INSERT INTO vecmigrate_version .*", 0),
+    ("when revision 001 has run", r"UPDATE vecmigrate_version .*'001'.*", 0),
+    ("when revision 002 has run", r"UPDATE vecmigrate_version .*'002'.*", 0),
+    ("before the commit", r"COMMIT", 0),
+    ("after the commit", r"COMMIT", 1),
+    ("before the mirror gets its name", r"os\.rename .*migrations\.json.*", 0),
+    ("when the mirror has its name", r"os\.rename .*migrations\.json.*", 1),
+)
+
+
+def moments(steps: Sequence[str]) -> dict[int, str]:
+    """Return the steps of a run that have a name: the first that matches, or the one after it."""
+    found = {}
+    for name, pattern, after in _MOMENTS:
+        matching = (number for number, step in enumerate(steps, 1) if re.fullmatch(pattern, step))
+        found[next(matching) + after] = name
+    return found
 
 
 def limited(kib: int, action: Callable[..., Any], *arguments: Any) -> None:

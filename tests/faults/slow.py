@@ -22,6 +22,18 @@ def upgrade():
             "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {limit}) SELECT count(*) FROM n"
         )
 """
+_PAUSING = """
+_upgrade = upgrade
+
+
+def upgrade():
+    _upgrade()
+    if op.get_bind().exec_driver_sql("SELECT count(*) FROM sessions").scalar():
+        import time
+
+        print("between statements", flush=True)
+        time.sleep({seconds})
+"""
 _FAILING = """
 _upgrade = upgrade
 
@@ -36,6 +48,11 @@ def upgrade():
 def slow_scripts(folder: Path, limit: int) -> Path:
     """Make scripts whose revision 002 has one statement of so many rounds; a million are about 0.2 s."""
     return _scripts(folder, _SLOW.format(limit=limit))
+
+
+def pausing_scripts(folder: Path, seconds: float) -> Path:
+    """Make scripts whose revision 002 does nothing for a while, after its last statement."""
+    return _scripts(folder, _PAUSING.format(seconds=seconds))
 
 
 def failing_scripts(folder: Path, statement: str) -> Path:

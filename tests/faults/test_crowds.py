@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import signal
 import sqlite3
 import sys
 import threading
@@ -18,6 +19,7 @@ import legacy
 import vecmigrate
 from faults import harness
 from faults.harness import DOORS, MODES, ROUNDS, Subject, go, start, tried, wait_until
+from faults.slow import slow_scripts, with_scripts
 
 CROWD = 20
 THREADS = 8
@@ -85,6 +87,29 @@ def test_a_crowd_after_a_kill_settles_it_once(number: int, mode: str, small: Sub
     del number
 
 
+@pytest.mark.parametrize("number", ["SIGKILL", "SIGINT"])
+def test_who_waits_for_a_run_that_ends_settles_it(number: str, mode: str, small: Subject, tmp_path: Path) -> None:
+    """The next holder of the lock tells of a run that ended while it waited, and uses its backup."""
+    database = small.copy(tmp_path / "service")
+    scripts = str(slow_scripts(tmp_path / "scripts", 8_000_000))
+    with legacy.opened(database) as holder:
+        holder.execute("BEGIN IMMEDIATE")
+        waiting = [start(with_scripts, scripts, go, door, str(database)) for door in ("cli", "cli", "service")]
+        time.sleep(2)
+    wait_until(lambda: any("in the long statement" in child.output for child in waiting))
+    (first,) = [child for child in waiting if "in the long statement" in child.output]
+    first.signal(signal.Signals[number])
+    for child in waiting:
+        expected = {-9} if number == "SIGKILL" else {130, -2, 1}
+        assert child.wait() in (expected if child is first else {0}), child.output
+
+    assert small.after == harness.contents(database)
+    assert ["interrupted", *["success"] * 3] == [each for each in harness.statuses(database) if each != "skipped"]
+    assert 1 == len(harness.backup_files(database))
+    harness.require_tidy(database)
+    tried("Crowds", f"waiting for a run that is ended by {number}, {mode}", "told of, its backup used, new state")
+
+
 def in_threads(databases: list[str]) -> None:
     """Let threads migrate and ask in one process; fail if one of them fails."""
     barrier = threading.Barrier(len(databases))
@@ -132,6 +157,24 @@ def test_a_lock_held_too_long_is_told(lock: str, small: Subject, tmp_path: Path)
 
 
 @pytest.mark.parametrize("mode", ["delete"], indirect=True)
+def test_a_commit_that_readers_hold_up_is_an_attempt(small: Subject, tmp_path: Path) -> None:
+    """In rollback-journal mode nobody commits beside a reader: exit 4, rolled back, and in the history."""
+    database = small.copy(tmp_path / "service")
+    with legacy.opened(database) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT * FROM sessions").fetchone()
+        child = start(go, "cli", str(database), environ={"VECMIGRATE_LOCK_TIMEOUT": "0.5"})
+        assert 4 == child.wait(), child.output
+    assert f"Backup: {harness.backup_files(database)[0]}" in child.output
+    assert "old state" == small.state(database)
+    # The record could not be committed either, so it is left to the next run.
+    vecmigrate.upgrade(harness.url(database))
+    assert ["interrupted", *["success"] * 3] == harness.statuses(database)
+    harness.require_tidy(database)
+    tried("Crowds", "a reader that does not end, at the commit", "exit 4, old state, told of by the next run")
+
+
+@pytest.mark.parametrize("mode", ["delete"], indirect=True)
 def test_a_lock_held_shorter_than_the_timeout_is_waited_for(small: Subject, tmp_path: Path) -> None:
     """Also an exclusive lock, under which nobody can even read, is waited for as long as was asked."""
     database = small.copy(tmp_path / "service")
@@ -147,18 +190,22 @@ def test_a_lock_held_shorter_than_the_timeout_is_waited_for(small: Subject, tmp_
 
 
 def write_without_pause(database: str, acknowledged: str) -> None:
-    """Insert rows for ever, noting each one once its commit was acknowledged."""
+    """Insert rows for ever, noting each one once its commit was acknowledged.
+
+    Each row tells, by how many version tables there were, whether it came before the migration or after it.
+    """
+    insert = "INSERT INTO memory_meta SELECT ?, count(*) FROM sqlite_master WHERE name = 'vecmigrate_version'"
     with (
         contextlib.closing(sqlite3.connect(database, isolation_level=None, timeout=60)) as connection,
         Path(acknowledged).open("w", encoding="utf-8", buffering=1) as notes,
     ):
         for number in itertools.count():
-            connection.execute("INSERT INTO memory_meta VALUES (?, ?)", (f"busy-{number}", "x"))
+            connection.execute(insert, (f"busy-{number}",))
             notes.write(f"busy-{number}\n")
 
 
 def test_a_writer_that_never_pauses_loses_nothing(mode: str, big: Subject, tmp_path: Path) -> None:
-    """Every commit that was acknowledged before, during and after the run is there afterwards."""
+    """Every acknowledged commit is there afterwards, and the backup has exactly those from before the run."""
     for number in range(max(1, ROUNDS // 20)):
         database, notes = big.copy(tmp_path / str(number)), tmp_path / f"notes-{number}"
         writer = start(write_without_pause, str(database), str(notes))
@@ -172,8 +219,9 @@ def test_a_writer_that_never_pauses_loses_nothing(mode: str, big: Subject, tmp_p
         promised = set(notes.read_text(encoding="utf-8").splitlines()[:-1])
         held = {str(key) for (key,) in legacy.query(database, "SELECT key FROM memory_meta")}
         assert promised <= held
-        backup = {str(key) for (key,) in legacy.query(harness.backup_files(database)[0], "SELECT key FROM memory_meta")}
-        assert backup <= held
+        before = legacy.query(database, "SELECT key FROM memory_meta WHERE value = '0' ORDER BY rowid")
+        saved = "SELECT key FROM memory_meta WHERE key LIKE 'busy-%' ORDER BY rowid"
+        assert before == legacy.query(harness.backup_files(database)[0], saved)
         assert "002" == legacy.revision(database)
         assert [("ok",)] == legacy.query(database, "PRAGMA integrity_check")
         tried("Crowds", f"a writer that never pauses, {mode}", "no acknowledged commit lost")

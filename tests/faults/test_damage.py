@@ -166,6 +166,10 @@ def _flip(data: Path, _manifest: Path) -> None:
     data.write_bytes(content)
 
 
+def _change_a_row(data: Path, _manifest: Path) -> None:
+    legacy.execute(data, "UPDATE memory_meta SET value = '2'")
+
+
 def _truncate(data: Path, _manifest: Path) -> None:
     data.write_bytes(data.read_bytes()[:-4096])
 
@@ -204,7 +208,9 @@ def _gone(data: Path, _manifest: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "damage", [_flip, _truncate, _empty, _exchange, _foreign_data, _not_json, _list, _gone], ids=lambda f: f.__name__
+    "damage",
+    [_flip, _change_a_row, _truncate, _empty, _exchange, _foreign_data, _not_json, _list, _gone],
+    ids=lambda f: f.__name__,
 )
 def test_a_damaged_backup_is_never_restored(
     damage: Callable[[Path, Path], None], small: Subject, tmp_path: Path
@@ -258,6 +264,33 @@ def test_a_damaged_mirror_decides_nothing_and_is_healed(content: bytes, small: S
     tried("Damage", "a mirror that is empty, truncated, a list, not UTF-8, foreign or newer", "healed")
 
 
+MARKERS = {
+    "empty": "",
+    "a list": "[]",
+    "deep": "[" * 100_000,
+    "of wrong types": '{"run_id": 1, "database_id": 5, "started_at": null, "direction": 1, "steps": 1, "backup": 7}',
+    "steps of wrong types": '{"run_id": "x", "database_id": "..", "started_at": "z", "direction": "up", "steps": [1], '
+    '"backup": null}',
+    "steps without names": '{"run_id": "x", "database_id": "a", "started_at": "z", "direction": "up", '
+    '"steps": [{"revision": "001"}], "backup": null}',
+    "newer": '{"run_id": "x", "later": 1}',
+}
+
+
+@pytest.mark.parametrize("content", MARKERS.values(), ids=MARKERS)
+def test_a_marker_that_is_none_stops_nothing(content: str, small: Subject, tmp_path: Path) -> None:
+    """What looks like the marker of a dead run and is none goes with the next run, and is no attempt."""
+    database = small.copy(tmp_path / "service")
+    database.with_name(f"{database.name}.run-{'0' * 32}.json").write_text(content, encoding="utf-8")
+    database.with_name(f"{database.name}.run-{'1' * 32}.json").mkdir()
+    require_answers(database)
+    assert 0 == migrate(database)
+    database.with_name(f"{database.name}.run-{'1' * 32}.json").rmdir()
+    assert ["success"] * 3 == harness.statuses(database)
+    harness.require_tidy(database)
+    tried("Damage", "the marker of a run: empty, truncated, of wrong types, newer, a folder", "passed over, new state")
+
+
 VERSIONS = {
     "empty": ("DELETE FROM vecmigrate_version", {0, 5, 6}),
     "two rows": ("INSERT INTO vecmigrate_version VALUES ('001')", {6}),
@@ -297,3 +330,4 @@ def test_rows_of_the_tool_itself_that_are_wrong(small: Subject, tmp_path: Path) 
         assert 0 == run_cli("--db-path", database, "migrate", "--force").code
     with contextlib.closing(sqlite3.connect(database)) as connection:
         assert "002" == connection.execute("SELECT version_num FROM vecmigrate_version").fetchone()[0]
+    tried("Damage", "metadata in the history that is none", "passed over")

@@ -1,6 +1,9 @@
 """Disks that are full or forbidden: the old state or the new one, no partial file, and a message that helps."""
 
+import itertools
+import json
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -145,9 +148,32 @@ def test_a_mirror_that_fails_is_told_and_healed(obstacle: str, small: Subject, t
     tried("Disks", "a mirror that cannot be written", "new state, told, healed by the next run")
 
 
+def read_again_and_again(mirror: str) -> None:
+    """Read a mirror for ever; exit with 1 on one that is not whole."""
+    for number in itertools.count():
+        if number == 1:
+            sys.stdout.write("reading\n")
+            sys.stdout.flush()
+        json.loads(Path(mirror).read_text(encoding="utf-8"))
+
+
+def test_nobody_ever_reads_half_a_mirror(small: Subject, tmp_path: Path) -> None:
+    """The mirror is replaced, never written in place, so that whoever reads it meanwhile has the old or the new."""
+    database = small.copy(tmp_path / "service")
+    vecmigrate.upgrade(harness.url(database))
+    child = start(read_again_and_again, str(database.with_suffix(".migrations.json")))
+    child.await_output("reading")
+    for _ in range(20):
+        vecmigrate.upgrade(harness.url(database), force=True, backup="never")
+        tried("Disks", "a mirror that is read while it is replaced", "the old one or the new one")
+    assert child.process.is_alive(), child.output
+    child.kill()
+
+
 def test_a_missing_folder_of_the_database_is_named(tmp_path: Path) -> None:
     """Neither the folder nor the file is made."""
     result = run_cli("--db-path", tmp_path / "absent" / "sessions.sqlite3", "migrate")
     assert 1 == result.code
     assert str(tmp_path / "absent") in result.err
     assert [] == list(tmp_path.iterdir())
+    tried("Disks", "a folder of the database that is not there", "exit 1, nothing made")

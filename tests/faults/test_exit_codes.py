@@ -11,7 +11,7 @@ import legacy
 import vecmigrate
 from doors import Result, run_cli
 from faults import harness
-from faults.harness import Subject, go, start, tried
+from faults.harness import Subject, start, tried
 from faults.slow import failing_scripts, with_scripts
 
 
@@ -111,10 +111,10 @@ def test_done_and_pending(tmp_path: Path) -> None:
     tried("Exit codes", "0 and 3: done, pending", "as documented")
 
 
-def _after_failure(statement: str, tmp_path: Path, small: Subject) -> tuple[int, str, Path]:
+def _after_failure(statement: str, tmp_path: Path, small: Subject, *options: str) -> tuple[int, str, Path]:
     database = small.copy(tmp_path / "service")
     scripts = failing_scripts(tmp_path / "scripts", statement)
-    child = start(with_scripts, str(scripts), go, "cli", str(database))
+    child = start(with_scripts, str(scripts), harness.run_cli, *options, "--db-path", str(database), "migrate")
     return child.wait(), child.output, database
 
 
@@ -145,6 +145,19 @@ def test_a_lost_transaction(statement: str, small: Subject, tmp_path: Path) -> N
     assert "old state" == small.state(database)
     harness.require_tidy(database)
     tried("Exit codes", "6: a revision ends the transaction", "as documented")
+
+
+@pytest.mark.parametrize("statement", ["raise RuntimeError('it broke')", "op.execute('COMMIT')"])
+@pytest.mark.parametrize("mode", ["wal"], indirect=True)
+def test_a_traceback_is_shown_with_v(statement: str, small: Subject, tmp_path: Path) -> None:
+    """With -v the traceback ends with what happened, and the explanation follows as without."""
+    code, output, _ = _after_failure(statement, tmp_path, small, "-v")
+    assert code in {5, 6}, output
+    trace, _, explained = output.partition("\nError: Revision 002 ")
+    assert "002_codexembed_upgrade.py" in trace
+    assert "RecursionError" not in trace
+    assert "Next: " in explained
+    tried("Exit codes", "5 and 6 with -v", "a traceback, then as without")
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

@@ -41,7 +41,9 @@ def test_restore_takes_names_and_no_paths(small: Subject, tmp_path: Path) -> Non
     database = small.copy(tmp_path / "service")
     vecmigrate.upgrade(harness.url(database))
     before = legacy.tree(database.parent)
-    for words in [*(["restore", name] for name in NAMES), *(["backup", "verify", name] for name in NAMES if name)]:
+    real = harness.backup_files(database)[0]
+    names = [*NAMES, str(real), f"backups/{real.name}", f"./{real.name}", f"../backups/{real.name}", f"{real.name}/"]
+    for words in [*(["restore", name] for name in names), *(["backup", "verify", name] for name in names if name)]:
         result = run_cli("--db-path", database, *words)
         assert 1 == result.code, result.err
         harness.require_explained(result.err)
@@ -84,6 +86,7 @@ def test_a_dangling_link_is_no_backup_folder(small: Subject, tmp_path: Path) -> 
     harness.require_explained(result.err)
     assert "old state" == small.state(database)
     assert not (tmp_path / "nowhere").exists()
+    tried("Hostile names and places", "a backup folder that is a dangling link", "exit 1, nothing changed")
 
 
 @pytest.mark.parametrize("other", ["migrated", "as found"])
@@ -180,6 +183,7 @@ def test_urls_of_every_kind(small: Subject, tmp_path: Path, monkeypatch: pytest.
         "sessions.sqlite3-wal",
         "sessions.sqlite3-shm",
     }
+    tried("Hostile names and places", "file: URIs, relative paths and :memory:", "the file itself, only")
 
 
 @pytest.mark.parametrize(
@@ -217,4 +221,5 @@ def test_special_files_are_no_databases(tmp_path: Path) -> None:
             result = run_cli("--db-path", path, *words)
             assert 1 == result.code, f"{path} {words} {result.err}"
             harness.require_explained(result.err)
+            tried("Hostile names and places", "a folder, a pipe or a device as database", "exit 1")
     shutil.rmtree(tmp_path)

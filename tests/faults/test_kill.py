@@ -10,39 +10,49 @@ import pytest
 import legacy
 import vecmigrate
 from faults import harness
-from faults.harness import DOORS, ROUNDS, Subject, die_at, go, start, tried
+from faults.harness import DOORS, MODES, ROUNDS, Subject, die_at, go, start, tried
 
 SIGKILL = -9
 
 
-def count_steps(door: str, database: Path) -> int:
-    """Return how many steps a run has, from one that nobody kills."""
-    counted = database.parent.parent / "steps"
-    child = start(die_at, 0, str(database.parent), str(counted), go, door, str(database))
+def steps_of(door: str, database: Path) -> list[str]:
+    """Return the steps of a run, from one that nobody kills."""
+    noted = database.parent.parent / "steps"
+    child = start(die_at, 0, str(database.parent), str(noted), go, door, str(database))
     assert 0 == child.wait(), child.output
-    return int(counted.read_text(encoding="utf-8"))
+    return noted.read_text(encoding="utf-8").split("\n")
 
 
 def chosen_steps(total: int, rounds: int) -> list[int]:
-    """Return as many steps as there are rounds, or all, evenly spread, with the first and the last."""
-    if rounds >= total:
+    """Return as many steps as there are rounds, evenly spread, with the first and the last; all in a long run."""
+    if rounds * 2 >= total:
         return list(range(1, total + 1))
     return sorted({1 + round(n * (total - 1) / max(1, rounds - 1)) for n in range(rounds)})
+
+
+def chosen_moments(named: dict[int, str], rounds: int, *, first: int) -> dict[int, str]:
+    """Return as many named steps as there are rounds, or all; the doors and modes share them out among each other."""
+    numbers = list(named)
+    return {number: named[number] for number in (numbers[first:] + numbers[:first])[:rounds]}
 
 
 @pytest.mark.parametrize("door", DOORS)
 def test_a_kill_at_any_step_leaves_old_or_new(door: str, mode: str, small: Subject, tmp_path: Path) -> None:
     """Before and after the lock, the backup, each statement, the commit and the mirror: never a mixture."""
-    total = count_steps(door, small.copy(tmp_path / "count"))
-    for step in chosen_steps(total, ROUNDS):
+    steps = steps_of(door, small.copy(tmp_path / "count"))
+    turn = DOORS.index(door) + len(DOORS) * MODES.index(mode)
+    named = chosen_moments(harness.moments(steps), ROUNDS, first=turn * 2)
+    chosen = sorted({*chosen_steps(len(steps), ROUNDS), *named})
+    for step in chosen:
         database = small.copy(tmp_path / f"{step:04d}")
-        counted = tmp_path / "counted"
-        child = start(die_at, step, str(database.parent), str(counted), go, door, str(database))
+        child = start(die_at, step, str(database.parent), str(tmp_path / "noted"), go, door, str(database))
 
         assert SIGKILL == child.wait(), child.output
         outcome = small.state(database)
         harness.next_run(small, database)
-        tried("Kill", f"SIGKILL at each step of a run, {door} door, {mode}", outcome)
+        tried("Kill", f"SIGKILL at {len(chosen)} of the {len(steps)} steps of a run, {door} door, {mode}", outcome)
+        if step in named:
+            tried("Kill", f"of these at a step with a name: {named[step]}", outcome)
         shutil.rmtree(database.parent)
 
 
@@ -51,8 +61,9 @@ def test_a_kill_while_a_fresh_database_is_made_leaves_nothing_or_all(door: str, 
     """A database that did not exist is made by the next run, which tells of the killed one."""
     (tmp_path / "count").mkdir()
     made = tmp_path / "count" / "sessions.sqlite3"
-    total = count_steps(door, made)
-    for step in chosen_steps(total, ROUNDS):
+    total = len(steps_of(door, made))
+    chosen = chosen_steps(total, ROUNDS)
+    for step in chosen:
         database = tmp_path / f"{step:04d}" / "sessions.sqlite3"
         database.parent.mkdir()
         child = start(die_at, step, str(database.parent), str(tmp_path / "counted"), go, door, str(database))
@@ -65,27 +76,28 @@ def test_a_kill_while_a_fresh_database_is_made_leaves_nothing_or_all(door: str, 
         killed = ["interrupted"] if begun and not is_done else []
         assert [*killed, *["success"] * 3] == harness.statuses(database)
         harness.require_tidy(database)
-        tried("Kill", f"SIGKILL at each step of making a fresh database, {door} door", "new" if is_done else "nothing")
+        what = f"SIGKILL at {len(chosen)} of the {total} steps of making a fresh database, {door} door"
+        tried("Kill", what, "new" if is_done else "nothing")
 
 
 @pytest.mark.parametrize("door", DOORS)
 def test_a_kill_at_any_moment_leaves_old_or_new(door: str, mode: str, big: Subject, tmp_path: Path) -> None:
     """With thousands of rows under way, in memory, in the journal or in the WAL: never a mixture."""
     dice = random.Random(f"{door} {mode}")  # noqa: S311 - it must be the same each time
-    on_disk = 0
     for number in range(max(1, ROUNDS // 3)):
         database = big.copy(tmp_path / str(number))
         child = start(go, door, str(database))
         time.sleep(dice.uniform(0.02, 0.8))
         child.kill()
 
-        on_disk += harness.journal_bytes(database) > 0
+        bytes_on_disk = harness.journal_bytes(database)
         outcome = big.state(database)
         harness.next_run(big, database)
-        tried("Kill", f"SIGKILL at a random moment, 12,000 rows, {door} door, {mode}", outcome)
+        what = f"SIGKILL at a random moment, 12,000 rows, {door} door, {mode}"
+        tried("Kill", what, outcome)
+        if bytes_on_disk:
+            tried("Kill", f"{what}: those with bytes in journal or WAL", outcome)
         shutil.rmtree(database.parent)
-    for _ in range(on_disk):
-        tried("Kill", f"of these, with bytes in the journal or WAL, {door} door, {mode}", "as above")
 
 
 @pytest.mark.parametrize("what", ["downgrade", "restore"])
@@ -101,8 +113,9 @@ def test_a_kill_on_the_way_back_leaves_either_state(what: str, mode: str, small:
     child = start(die_at, 0, *arguments)
     assert 0 == child.wait(), child.output
     above, below = harness.contents(template), harness.contents(work / template.name)
-    total = int((tmp_path / "steps").read_text(encoding="utf-8"))
-    for step in chosen_steps(total, max(2, ROUNDS // 2)):
+    total = len((tmp_path / "steps").read_text(encoding="utf-8").split("\n"))
+    chosen = chosen_steps(total, max(2, ROUNDS // 2))
+    for step in chosen:
         shutil.rmtree(work)
         shutil.copytree(template.parent, work)
         assert SIGKILL == start(die_at, step, *arguments).wait()
@@ -116,14 +129,18 @@ def test_a_kill_on_the_way_back_leaves_either_state(what: str, mode: str, small:
         # What a restore leaves that died before it held the lock, goes with the next change.
         vecmigrate.upgrade(harness.url(database), force=True)
         harness.require_tidy(database)
-        tried("Kill", f"SIGKILL at each step of a {what}, {mode}", "new state" if found == below else "old state")
+        tried(
+            "Kill",
+            f"SIGKILL at {len(chosen)} of the {total} steps of a {what}, {mode}",
+            "new state" if found == below else "old state",
+        )
 
 
 def test_a_crash_loop_leaves_one_backup_of_its_state(mode: str, small: Subject, tmp_path: Path) -> None:
     """Killed again and again during the change, the state is backed up once, and older backups stay."""
     database = small.copy(tmp_path / "service")
     older = [vecmigrate.backup(harness.url(database)).name for _ in range(3)]
-    total = count_steps("service", small.copy(tmp_path / "count"))
+    total = len(steps_of("service", small.copy(tmp_path / "count")))
     crashes = min(50, max(3, ROUNDS))
     for _ in range(crashes):
         child = start(

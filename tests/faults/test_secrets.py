@@ -2,12 +2,15 @@
 
 import logging
 import os
+import traceback
 import urllib.parse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from alembic import command
+from sqlalchemy.pool import NullPool
 
 import legacy
 import vecmigrate
@@ -15,6 +18,7 @@ from doors import Result, run_alembic, run_cli
 from faults import harness
 from faults.harness import Subject, go, start, tried
 from faults.slow import failing_scripts, with_scripts
+from vecmigrate import scripts_folder
 
 PASSWORD = "c4nary/p@ss:w%rd"  # noqa: S105
 ENCODED = urllib.parse.quote(PASSWORD, safe="")
@@ -97,6 +101,7 @@ def test_a_server_with_a_password(postgresql: sa.URL, caplog: pytest.LogCaptureF
         for table in ("vecmigrate_history", "vecmigrate_meta"):
             require_secret(str(connection.exec_driver_sql(f"SELECT * FROM {table}").all()))
     engine.dispose()
+    tried("Secrets", "the password of a PostgreSQL server that is migrated", "never shown")
 
 
 _ODD = ", ".join(
@@ -126,6 +131,31 @@ def test_rows_are_shown_by_nothing_but_preserved(
     tried("Secrets", "contents of rows, in output, logs, history, mirror and manifests", "never shown")
 
 
+def back_and_forth(database: str) -> None:
+    """Migrate in a service that logs all that SQLAlchemy can tell."""
+    logging.basicConfig(level=logging.DEBUG)
+    logging.getLogger("sqlalchemy").setLevel(logging.DEBUG)
+    for target in ("001", "000", "002"):
+        go("command", database, "head")
+        vecmigrate.rollback(f"sqlite:///{database}", to_version=target)
+
+
+def very_verbose(database: str) -> None:
+    harness.run_cli("-vv", "--db-path", database, "migrate")
+
+
+@pytest.mark.parametrize("action", [back_and_forth, very_verbose])
+def test_sql_in_a_log_has_no_values(action: Callable[..., None], small: Subject, tmp_path: Path) -> None:
+    """Whoever logs statements, as with -vv, gets neither their parameters nor the rows that are read."""
+    database = small.copy(tmp_path / "service")
+    legacy.execute(database, *ODD_ROWS)
+    child = start(action, str(database))
+    assert 0 == child.wait(), child.output
+    assert "INSERT INTO vecmigrate_history" in child.output
+    require_secret(child.output)
+    tried("Secrets", "statements in a log of SQLAlchemy at DEBUG, and with -vv", "no parameters, no rows")
+
+
 def verbose(database: str) -> None:
     harness.run_cli("-vv", "--db-path", database, "migrate")
 
@@ -139,6 +169,7 @@ FAILURES = {
     "ValueError": "int(found)",
     "KeyError": "{}[found]",
     "assertion": "assert found == 1, found",
+    "undecodable": "op.get_bind().exec_driver_sql(\"SELECT CAST(response_id || x'ff' AS TEXT) FROM sessions\").all()",
     "constraint": "op.execute(sa.text('INSERT INTO embedding_models VALUES (:n, -1, :n, 1)').bindparams(n=found))",
 }
 
@@ -159,6 +190,83 @@ def test_a_failing_revision_does_not_quote_rows(statement: str, small: Subject, 
         require_secret(child.output, *written(database.parent))
         require_secret(str(legacy.query(database, "SELECT * FROM vecmigrate_history")))
     tried("Secrets", "a failing revision whose error quotes a row", "never shown")
+
+
+def logged_by_a_service(url: sa.URL | str, door: str) -> str:
+    """Return what a service writes into its log that catches everything and logs the whole chain."""
+    try:
+        if door == "command":
+            command.upgrade(vecmigrate.alembic_config(url), "head")
+        elif door == "service":
+            vecmigrate.ensure_current(url, on_failure="raise")
+        else:
+            vecmigrate.upgrade(url)
+    except Exception as error:  # noqa: BLE001 - as a service does
+        chain: list[BaseException | None] = [error]
+        for each in chain:
+            chain += [more for more in (each and [each.__cause__, each.__context__]) or [] if more not in chain]
+        return "".join(traceback.format_exception(error)) + repr(chain)
+    raise AssertionError("it did not fail")
+
+
+@pytest.mark.parametrize("door", ["service", "command", "library"])
+@pytest.mark.parametrize("statement", FAILURES.values(), ids=FAILURES)
+@pytest.mark.parametrize("mode", ["wal"], indirect=True)
+def test_an_exception_does_not_quote_rows(
+    statement: str, door: str, small: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither do the causes of an exception, which a service logs with it."""
+    database = small.copy(tmp_path / "service")
+    legacy.execute(database, *ODD_ROWS)
+    folder = failing_scripts(tmp_path / "scripts", statement)
+    monkeypatch.setattr(scripts_folder, "_HERE", str(folder))
+    monkeypatch.setattr(scripts_folder, "_newest", None)
+    logged = logged_by_a_service(f"sqlite:///{database}", door)
+    assert "CauseError" in logged
+    assert "002_codexembed_upgrade.py" in logged
+    require_secret(logged)
+    tried("Secrets", "the causes of an exception, as a service logs them", "never shown")
+
+
+SERVER_FAILURES = {
+    "detail of a key": "op.execute('INSERT INTO sessions SELECT * FROM sessions')",
+    "text that is no number": "op.execute('SELECT CAST(response_id AS INTEGER) FROM sessions')",
+    "RAISE in a trigger": "op.execute('DELETE FROM sessions')",
+    "a check at the commit": "op.execute('UPDATE sessions SET parent = response_id')",
+}
+
+
+@pytest.mark.parametrize("door", ["service", "command", "library"])
+@pytest.mark.parametrize("statement", SERVER_FAILURES.values(), ids=SERVER_FAILURES)
+def test_a_server_that_quotes_rows_is_not_repeated(
+    statement: str, door: str, postgresql: sa.URL, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PostgreSQL's messages and details hold values of rows; what is told and raised does not."""
+    engine = sa.create_engine(postgresql, poolclass=NullPool)
+    with engine.begin() as connection:
+        connection.exec_driver_sql(
+            "CREATE TABLE sessions (response_id TEXT PRIMARY KEY, "
+            "parent TEXT REFERENCES sessions DEFERRABLE INITIALLY DEFERRED)"
+        )
+        connection.exec_driver_sql(f"INSERT INTO sessions VALUES ('{ROW}', NULL)")
+        connection.exec_driver_sql(
+            "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS "
+            "$$ BEGIN RAISE EXCEPTION 'not %%', OLD.response_id; END $$"
+        )
+        connection.exec_driver_sql(
+            "CREATE TRIGGER keep BEFORE DELETE ON sessions FOR EACH ROW EXECUTE FUNCTION refuse()"
+        )
+    if "UPDATE" in statement:
+        statement = statement.replace("response_id", "response_id || 1")
+    folder = failing_scripts(tmp_path / "scripts", statement)
+    monkeypatch.setattr(scripts_folder, "_HERE", str(folder))
+    monkeypatch.setattr(scripts_folder, "_newest", None)
+    logged = logged_by_a_service(postgresql, door)
+    assert "Revision 002 failed" in logged
+    require_secret(logged)
+    with engine.connect() as connection:
+        require_secret(str(connection.exec_driver_sql("SELECT * FROM vecmigrate_history").all()))
+    tried("Secrets", "what a PostgreSQL server says of rows, as a service logs it", "never shown")
 
 
 @pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])

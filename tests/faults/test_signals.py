@@ -1,5 +1,6 @@
 """SIGINT and SIGTERM end a run at once, and nothing of it stays."""
 
+import contextlib
 import os
 import random
 import signal
@@ -16,7 +17,8 @@ import legacy
 import vecmigrate
 from faults import harness
 from faults.harness import ROUNDS, Subject, go, start, tried, wait_until
-from faults.slow import slow_scripts, with_scripts
+from faults.slow import pausing_scripts, slow_scripts, with_scripts
+from vecmigrate import engine
 
 PROMPTLY = 3.0
 MINUTES = 1_000_000_000
@@ -81,6 +83,85 @@ def test_a_signal_ends_one_long_statement(  # noqa: PLR0917
     assert small.after == harness.contents(database)
     name = f"{signal.Signals(number).name} inside one long statement, {action.__name__.replace('_', ' ')}, {mode}"
     tried("Signals", name, f"old state, interrupted, exit {code}" if code != 42 else "old state, KeyboardInterrupt")
+
+
+def with_exits(folder: str, database: str, door: str) -> None:
+    """Migrate in a service whose own handler ends it, as many do on SIGTERM; exit with 1 if that is lost."""
+    signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(7))
+    with_scripts(folder, _warned if door == "service" else go, *([door] if door != "service" else []), database)
+    sys.exit(1)
+
+
+def _warned(database: str) -> None:
+    vecmigrate.ensure_current(f"sqlite:///{database}")
+
+
+@pytest.mark.parametrize("door", ["service", "command"])
+@pytest.mark.parametrize("place", ["in the long statement", "between statements"])
+def test_what_the_handler_of_a_service_raises_ends_the_service(
+    place: str, door: str, small: Subject, tmp_path: Path
+) -> None:
+    """A handler that calls sys.exit ends the service wherever the run is; it is no failure of a revision."""
+    database = small.copy(tmp_path / "service")
+    scripts = slow_scripts if place == "in the long statement" else pausing_scripts
+    child = start(with_exits, str(scripts(tmp_path / "scripts", MINUTES)), str(database), door)
+    child.await_output(place)
+    child.signal(signal.SIGTERM)
+
+    assert 7 == child.wait(20), child.output
+    assert "old state" == small.state(database)
+    assert ["skipped", "skipped", "interrupted"] == harness.statuses(database)
+    harness.require_tidy(database)
+    tried("Signals", f"SIGTERM with a handler of the service's own that exits, {place}", "interrupted, SystemExit")
+
+
+@pytest.mark.parametrize("fails", [False, True])
+@pytest.mark.parametrize("door", ["cli", "alembic"])
+def test_a_command_line_puts_the_handler_back(door: str, fails: bool, small: Subject, tmp_path: Path) -> None:  # noqa: FBT001
+    """A program that calls a command line in its own process has its handler of SIGTERM again afterwards."""
+    database = small.copy(tmp_path / "service")
+    child = start(with_own_handler, door, str(database), "77" if fails else "head")
+    assert 0 == child.wait(), child.output
+    tried("Signals", f"a handler of SIGTERM set before a command line is called, {door} door", "put back")
+
+
+def with_own_handler(door: str, database: str, target: str) -> None:
+    """Exit with 0 if the handler of before is that of afterwards."""
+
+    def mine(_number: int, _frame: object) -> None:
+        pass
+
+    signal.signal(signal.SIGTERM, mine)
+    with contextlib.suppress(SystemExit):
+        go(door, database, target)
+    sys.exit(0 if signal.getsignal(signal.SIGTERM) is mine else 1)
+
+
+def checking(database: str) -> None:
+    """Exit with 42 if a signal gets through to a program that checks a database."""
+    named = engine.locate(f"sqlite:///{database}")
+    with contextlib.suppress(KeyboardInterrupt), engine.reading(named) as connection:
+        sys.stdout.write("checking\n")
+        sys.stdout.flush()
+        while True:
+            engine.quick_check(connection, named)
+    sys.exit(42)
+
+
+def test_a_signal_ends_the_check_of_a_database(tmp_path: Path) -> None:
+    """A signal inside quick_check, which takes long on a large file, is not taken for damage."""
+    database = tmp_path / "sessions.sqlite3"
+    legacy.execute(
+        database,
+        "CREATE TABLE t AS WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 500000) "
+        "SELECT i FROM n",
+    )
+    child = start(checking, str(database))
+    child.await_output("checking")
+    time.sleep(0.2)
+    child.signal(signal.SIGINT)
+    assert 42 == child.wait(20), child.output
+    tried("Signals", "SIGINT inside quick_check", "KeyboardInterrupt")
 
 
 def sigterm_of_its_own(folder: str, database: str) -> None:
