@@ -122,6 +122,7 @@ SHAPES: dict[tuple[str, ...], Any] = {
         "revision": "str",
         "app_version": "str",
         "head": "str",
+        "compatible": "NoneType",
         "pending": [],
         "last_run": ATTEMPT,
         "last_backup": BACKUP,

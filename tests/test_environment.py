@@ -520,7 +520,10 @@ def test_a_newer_database_is_known_as_such(oldest: str, usable: bool, released_f
     assert ("ahead", "009", "2.0.0", []) == (status.state, status.revision, status.app_version, status.pending)
     may = "may still run on it" if usable else "must not run on it"
     assert may in status.notes[0]
-    assert 0 == run_cli("--db-path", released_file, "status", "--check").code
+    assert usable == status.compatible
+    assert 0 == run_cli("--db-path", released_file, "status").code
+    # A deployment that waits with it must not start a service that may not run on the database.
+    assert (0 if usable else 6) == run_cli("--db-path", released_file, "status", "--check").code
 
     result = run_cli("--db-path", released_file, "migrate")
     assert (0 if usable else 6) == result.code

@@ -19,7 +19,10 @@ __all__ = ["Overview", "Status", "app_version_rows"]
 
 @dataclass(frozen=True)
 class Status:
-    """What is known of a database. ``state`` is absent, unversioned, pending, current or ahead."""
+    """What is known of a database. ``state`` is absent, unversioned, pending, current or ahead.
+
+    ``compatible`` tells of one that is ahead whether this version may run on it, and is None of every other.
+    """
 
     database: str
     dialect: str
@@ -27,6 +30,7 @@ class Status:
     revision: str | None
     app_version: str | None
     head: str
+    compatible: bool | None = None
     pending: list[str] = field(default_factory=list)
     last_run: dict[str, Any] | None = None
     last_backup: dict[str, Any] | None = None
@@ -69,10 +73,12 @@ class Overview(Archive):
 
     def _status_of(self, connection: Connection, known: Revisions, base: dict[str, Any]) -> Status:
         notes: list[str] = []
+        compatible = None
         try:
             revision = self.revision(connection, known)
         except AheadError as error:
             revision, state, pending, version = error.revision, "ahead", [], error.app_version
+            compatible = error.compatible
             notes.append(f"{error.message} Next: {error.next_step}")
         else:
             pending = list(known.ids[known.position(revision) + 1 :])
@@ -85,6 +91,7 @@ class Overview(Archive):
             state=state,
             revision=revision,
             app_version=version,
+            compatible=compatible,
             pending=pending,
             last_run=attempts[-1].entry() if attempts else None,
             preserved_rows=dict(zip(("converted", "set_aside"), preserved.counts(connection), strict=True)),

@@ -8,13 +8,16 @@ import click
 
 from vecmigrate.cli.output import Context, Output, command, table
 from vecmigrate.cli.root import cli
-from vecmigrate.overview import app_version_rows
+from vecmigrate.errors import AheadError
+from vecmigrate.overview import Status, app_version_rows
 
 __all__ = ["history", "list_", "preserved", "status", "versions"]
 
 
 @command(cli)
-@click.option("--check", is_flag=True, help="Exit with 3 when something is pending.")
+@click.option(
+    "--check", is_flag=True, help="Exit with 3 when something is pending, with 6 when it is too new for this version."
+)
 def status(context: Context, out: Output, *, check: bool) -> int:
     """Tell where the database is, and what is pending. Writes nothing.
 
@@ -37,7 +40,14 @@ def status(context: Context, out: Output, *, check: bool) -> int:
     if found.reembed:
         lines.append(("re-embedding", "{remaining} chunks left for {model}".format(**found.reembed)))
     out.answer(asdict(found), [*table([(f"{name}:", value) for name, value in lines]), *found.notes])
-    return 3 if check and found.state in {"absent", "unversioned", "pending"} else 0
+    return _gate(found) if check else 0
+
+
+def _gate(found: Status) -> int:
+    """Return the exit code for a deployment that waits until its service may start."""
+    if found.compatible is False:
+        return AheadError.exit_code
+    return 3 if found.state in {"absent", "unversioned", "pending"} else 0
 
 
 @command(cli, "list")
