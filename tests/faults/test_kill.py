@@ -52,7 +52,7 @@ def test_a_kill_at_any_step_leaves_old_or_new(door: str, mode: str, small: Subje
         harness.next_run(small, database)
         tried("Kill", f"SIGKILL at {len(chosen)} of the {len(steps)} steps of a run, {door} door, {mode}", outcome)
         if step in named:
-            tried("Kill", f"of these at a step with a name: {named[step]}", outcome)
+            tried("Kill", f"SIGKILL at a step of a run with a name: {named[step]}", outcome)
         shutil.rmtree(database.parent)
 
 
