@@ -171,8 +171,8 @@ class Archive(Access):
                     timeout=self.settings.lock_timeout,
                     carry=carry,
                 )
-            except VecmigrateError:
-                marker.remove(path)
+            except VecmigrateError as error:
+                records.record_failed(self.database, self.settings, marker, error.message)
                 raise
         report.backup = done.saved.path if done.saved else None
         report.created = done.saved is None and done.moved_aside is None

@@ -1,7 +1,9 @@
 """How runs ended: the record of those whose process died, and the mirror."""
 
 import logging
+from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 
 from sqlalchemy import Connection
 
@@ -11,7 +13,15 @@ from vecmigrate.errors import DatabaseUnusableError, VecmigrateError
 from vecmigrate.schema import HISTORY, META, tool_metadata
 from vecmigrate.settings import Settings
 
-__all__ = ["has_died", "make_tables", "mend_mirror", "settle", "settle_if_readable", "write_mirror"]
+__all__ = [
+    "has_died",
+    "make_tables",
+    "mend_mirror",
+    "record_failed",
+    "settle",
+    "settle_if_readable",
+    "write_mirror",
+]
 
 log = logging.getLogger("vecmigrate")
 
@@ -52,10 +62,29 @@ def _died(connection: Connection, left: list[history.Marker]) -> list[history.Ma
 
 def _record_dead(connection: Connection, left: list[history.Marker]) -> None:
     if died := _died(connection, left):
-        make_tables(connection)
-        if "database_id" not in meta.read(connection):
-            meta.write(connection, {"database_id": died[-1].database_id})
-        history.add(connection, [_interrupted(marker) for marker in died])
+        _add(connection, [_interrupted(marker) for marker in died], database_id=died[-1].database_id)
+
+
+def _add(connection: Connection, attempts: Sequence[history.Attempt], *, database_id: str) -> None:
+    make_tables(connection)
+    if "database_id" not in meta.read(connection):
+        meta.write(connection, {"database_id": database_id})
+    history.add(connection, attempts)
+
+
+def record_failed(database: Database, settings: Settings, marker: history.Marker, why: str) -> None:
+    """Record that what a marker tells of has failed, if it had begun. Where that fails too, the next run does it."""
+    if database.path is None or marker.run_id not in {each.run_id for each in history.markers(database.path)}:
+        return
+    try:
+        with translated(database), writing(database, lock_timeout=settings.lock_timeout) as connection:
+            attempt = replace(_interrupted(marker), status="failed", message=why)
+            _add(connection, [attempt], database_id=marker.database_id)
+    except VecmigrateError as error:
+        log.warning("The failure could not be recorded (%s); the next run records it.", type(error).__name__)
+        return
+    write_mirror(database, settings, token=marker.run_id)
+    marker.remove(database.path)
 
 
 def settle_if_readable(database: Database, settings: Settings) -> None:

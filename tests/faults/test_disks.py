@@ -170,6 +170,32 @@ def test_nobody_ever_reads_half_a_mirror(small: Subject, tmp_path: Path) -> None
     child.kill()
 
 
+def test_a_restore_without_room_is_in_the_history(mode: str, big: Subject, tmp_path: Path) -> None:
+    """What was saved before it stays, the database is as it was, and the attempt is told as failed."""
+    database = big.copy(tmp_path / "service")
+    vecmigrate.upgrade(harness.url(database))
+    backup = vecmigrate.backup(harness.url(database))
+    legacy.execute(database, "PRAGMA wal_checkpoint(TRUNCATE)", "UPDATE vector_stores SET updated_at = 4")
+    before = harness.contents(database)
+
+    # Room for the copy that is saved first, but not for the journal or WAL, which hold more than the pages.
+    child = start(
+        limited, backup.bytes // 1024 + 4, harness.run_cli, "--db-path", str(database), "restore", backup.name
+    )
+
+    assert child.wait() in {1, 5}, child.output
+    harness.require_explained(child.output)
+    assert before == harness.contents(database)
+    assert [("restore", "failed")] == legacy.query(
+        database, "SELECT direction, status FROM vecmigrate_history ORDER BY id DESC LIMIT 1"
+    )
+    assert "failed" == harness.mirror_entries(database)[-1]["status"]
+    harness.require_tidy(database)
+    vecmigrate.restore(harness.url(database), name=backup.name)
+    assert "success" == harness.statuses(database)[-1]
+    tried("Disks", f"no room for the journal of a restore, {mode}", "exit 1, old state, recorded as failed")
+
+
 def test_a_missing_folder_of_the_database_is_named(tmp_path: Path) -> None:
     """Neither the folder nor the file is made."""
     result = run_cli("--db-path", tmp_path / "absent" / "sessions.sqlite3", "migrate")
