@@ -676,7 +676,7 @@ def _insert_sql(bind: sa.Connection, table: str, row: Row) -> str:
 
 
 def _insert_into(bind: sa.Connection, table: str) -> str:
-    # A table that was found may say ON CONFLICT REPLACE or IGNORE, which would lose rows.
+    # A table that was found may have an ON CONFLICT clause, IGNORE say, that would lose rows.
     return f"INSERT {'OR ABORT ' if _is_sqlite(bind) else ''}INTO {table}"
 
 
