@@ -676,7 +676,7 @@ def _insert_sql(bind: sa.Connection, table: str, row: Row) -> str:
 
 
 def _insert_into(bind: sa.Connection, table: str) -> str:
-    # A table that was found may have an ON CONFLICT clause, IGNORE say, that would lose rows.
+    # A table that was found may have ON CONFLICT clauses of its own, which would drop rows silently.
     return f"INSERT {'OR ABORT ' if _is_sqlite(bind) else ''}INTO {table}"
 
 
