@@ -49,7 +49,8 @@ def _state(path: str, cause: BaseException, option: str) -> tuple[str, str]:
         return "is not an SQLite database", step
     if code.startswith("SQLITE_CORRUPT"):
         return "is damaged", f"vecmigrate {option} backup list, then: vecmigrate {option} restore NAME"
-    if code.startswith("SQLITE_READONLY") or (code.startswith("SQLITE_CANTOPEN") and not is_writable(path)):
+    is_readable_only = code.startswith("SQLITE_CANTOPEN") and os.access(path, os.R_OK) and not is_writable(path)
+    if code.startswith("SQLITE_READONLY") or is_readable_only:
         return "is read-only, or in a read-only folder", f"make {path} and its folder writable, then run it again"
     if code.startswith(("SQLITE_CANTOPEN", "SQLITE_PERM", "SQLITE_AUTH")) or isinstance(cause, OSError):
         return (
