@@ -3,7 +3,6 @@
 import os
 import signal
 import sys
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from logging.config import fileConfig
@@ -26,6 +25,7 @@ from vecmigrate.journal import Report
 from vecmigrate.preflight import unannounced
 from vecmigrate.runs import Run, log
 from vecmigrate.schema import VERSION_TABLE, metadata
+from vecmigrate.signals import exit_code, terminable
 
 __all__ = ["run"]
 
@@ -202,28 +202,7 @@ def _signals_end_the_process() -> Iterator[None]:
         try:
             yield
         except KeyboardInterrupt:
-            number = received[0] if received else signal.SIGINT
-            sys.stderr.write(f"Stopped by {signal.Signals(number).name}; what had not been committed is rolled back.\n")
-            raise SystemExit(128 + number) from None
-
-
-@contextmanager
-def terminable() -> Iterator[list[int]]:
-    """Let SIGTERM raise KeyboardInterrupt as SIGINT does, and put the old handler back at the end.
-
-    For command lines only: a library leaves signals alone. Yields a list that gets the signal's number.
-    """
-    received: list[int] = []
-
-    def stop(number: int, _frame: object) -> None:
-        received.append(number)
-        raise KeyboardInterrupt
-
-    if threading.current_thread() is not threading.main_thread():
-        yield received
-        return
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield received
-    finally:
-        signal.signal(signal.SIGTERM, before)
+            code = exit_code(received)
+            name = signal.Signals(code - 128).name
+            sys.stderr.write(f"Stopped by {name}; what had not been committed is rolled back.\n")
+            raise SystemExit(code) from None

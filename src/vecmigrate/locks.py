@@ -8,9 +8,10 @@ import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Self
 
-from sqlalchemy import Connection, Engine, ExceptionContext
+from sqlalchemy import Connection, Engine, ExceptionContext, event
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
@@ -199,12 +200,18 @@ def quiet(engine: Engine) -> Engine:
     return engine
 
 
+# Asked for each part of a statement, and answered without a line of Python: sqlite3 drops what a signal handler raises
+# in a callback. SQLite refuses a statement whose answer is none of its three: https://sqlite.org/c3ref/set_authorizer.html
+_authorize = partial(max, sqlite3.SQLITE_OK, key=frozenset({sqlite3.SQLITE_TRANSACTION}).__contains__)
+_REFUSAL = "authorizer malfunction"
+
+
 class WatchedTransaction:
     """Guard a transaction while revision scripts run in it.
 
-    On SQLite a script cannot end or begin one: the attempt fails, and ``was_touched`` tells of it.
-    ``is_open`` tells whether it is still the same transaction (SQLite ends one by itself when a disk is
-    full).
+    On SQLite a script cannot end or begin one: the attempt fails, and ``was_touched`` tells of it, unless the script
+    used the driver itself and swallowed the error. ``is_open`` tells whether it is still the same transaction (SQLite
+    ends one by itself when a disk is full).
     """
 
     def __init__(self, connection: Connection) -> None:
@@ -216,22 +223,21 @@ class WatchedTransaction:
 
     def __enter__(self) -> Self:
         if self._is_sqlite:
-            self._driver.set_authorizer(self._authorize)
+            event.listen(self._connection.engine, "handle_error", self._note)
+            self._driver.set_authorizer(_authorize)
         return self
 
-    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
-        if not self._is_sqlite:
-            return
-        self._driver.set_authorizer(None)
-        if error is not None and sqlite_code(error) == "SQLITE_AUTH" and not self.was_touched:
-            # A signal arrived while Python was inside the authorizer, and SQLite took that for a refusal.
-            raise KeyboardInterrupt from error
+    def __exit__(self, *_: object) -> None:
+        if self._is_sqlite:
+            self._driver.set_authorizer(None)
+            event.remove(self._connection.engine, "handle_error", self._note)
 
-    def _authorize(self, action: int, *_: object) -> int:
-        if action == sqlite3.SQLITE_TRANSACTION:
-            self.was_touched = True
-            return sqlite3.SQLITE_DENY
-        return sqlite3.SQLITE_OK
+    def _note(self, context: ExceptionContext) -> None:
+        self.note(context.original_exception)
+
+    def note(self, error: BaseException) -> None:
+        """Look whether an error is the refusal of an attempt to end or begin the transaction."""
+        self.was_touched = self.was_touched or _REFUSAL in str(error)
 
     def _transaction_id(self) -> object:
         return self._connection.exec_driver_sql("SELECT pg_current_xact_id()::text").scalar()

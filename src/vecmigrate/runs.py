@@ -209,8 +209,9 @@ class Run:
             try:
                 self._merge(connection)
                 self._apply(connection, lambda _heads, _context: self._guarded(connection, transaction))
-            except Exception:
+            except Exception as error:
                 # An attempt to end the transaction was refused; what the script made of that says less.
+                transaction.note(error)
                 self._require_untouched(transaction)
                 raise
             self._require_open(transaction)

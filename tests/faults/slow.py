@@ -47,20 +47,21 @@ def upgrade():
 
 def slow_scripts(folder: Path, limit: int) -> Path:
     """Make scripts whose revision 002 has one statement of so many rounds; a million are about 0.2 s."""
-    return _scripts(folder, _SLOW.format(limit=limit))
+    return changed_scripts(folder, _SLOW.format(limit=limit))
 
 
 def pausing_scripts(folder: Path, seconds: float) -> Path:
     """Make scripts whose revision 002 does nothing for a while, after its last statement."""
-    return _scripts(folder, _PAUSING.format(seconds=seconds))
+    return changed_scripts(folder, _PAUSING.format(seconds=seconds))
 
 
 def failing_scripts(folder: Path, statement: str) -> Path:
     """Make scripts whose revision 002 ends with a statement; ``found`` is the contents of a row."""
-    return _scripts(folder, _FAILING.format(statement=statement))
+    return changed_scripts(folder, _FAILING.format(statement=statement))
 
 
-def _scripts(folder: Path, more: str) -> Path:
+def changed_scripts(folder: Path, more: str) -> Path:
+    """Make scripts whose revision 002 goes on with these lines, and the configuration that names them."""
     copied = Path(shutil.copytree(ROOT / "alembic", folder / "scripts"))
     script = copied / "versions" / "002_codexembed_upgrade.py"
     script.write_text(script.read_text(encoding="utf-8") + more, encoding="utf-8")

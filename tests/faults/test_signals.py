@@ -1,6 +1,7 @@
 """SIGINT and SIGTERM end a run at once, and nothing of it stays."""
 
 import contextlib
+import itertools
 import os
 import random
 import signal
@@ -17,8 +18,9 @@ import legacy
 import vecmigrate
 from faults import harness
 from faults.harness import ROUNDS, Subject, go, start, tried, wait_until
-from faults.slow import pausing_scripts, slow_scripts, with_scripts
+from faults.slow import changed_scripts, pausing_scripts, slow_scripts, with_scripts
 from vecmigrate import engine
+from vecmigrate.locks import WatchedTransaction
 
 PROMPTLY = 3.0
 MINUTES = 1_000_000_000
@@ -162,6 +164,82 @@ def test_a_signal_ends_the_check_of_a_database(tmp_path: Path) -> None:
     child.signal(signal.SIGINT)
     assert 42 == child.wait(20), child.output
     tried("Signals", "SIGINT inside quick_check", "KeyboardInterrupt")
+
+
+class RaisedByHandlerError(Exception):
+    """What the handler of a service raises."""
+
+
+def preparing() -> None:
+    """Exit with 0 if what a handler raises comes through each time that a statement is being prepared."""
+
+    def ring(_number: int, _frame: object) -> None:
+        raise RaisedByHandlerError
+
+    signal.signal(signal.SIGALRM, ring)
+    columns = ", ".join(["typeof(name)"] * 300)
+    with engine.scratch() as connection, WatchedTransaction(connection):
+        for number in range(200):
+            with contextlib.suppress(RaisedByHandlerError):
+                signal.setitimer(signal.ITIMER_REAL, 0.0003 + number * 0.00002)
+                for each in itertools.count():
+                    # Each text is new, or it would be prepared only once.
+                    connection.exec_driver_sql(f"SELECT {columns} FROM sqlite_master WHERE {number} = {each}")
+    sys.exit(0)
+
+
+def test_a_signal_is_no_refusal_of_a_statement() -> None:
+    """What a handler raises while SQLite asks whether a statement is allowed is not taken for a no."""
+    child = start(preparing)
+    assert 0 == child.wait(), child.output
+    harness.require_explained(child.output)
+    tried("Signals", "200 signals while statements are prepared", "what the handler raised")
+
+
+COLLECTED = """
+class Garbage:
+    pass
+
+
+def signal_while_it_is_collected(number):
+    import os
+    import weakref
+
+    garbage = Garbage()
+    reference = weakref.ref(garbage, lambda _: os.kill(os.getpid(), number))
+    del garbage
+
+
+_upgrade = upgrade
+
+
+def upgrade():
+    _upgrade()
+    if op.get_bind().exec_driver_sql("SELECT count(*) FROM sessions").scalar():
+        signal_while_it_is_collected({number})
+        import time
+
+        time.sleep(20)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("action", [by_cli, by_alembic])
+def test_a_signal_that_python_drops_ends_a_command_line_all_the_same(
+    action: Callable[..., Any], number: int, small: Subject, tmp_path: Path
+) -> None:
+    """Python drops what is raised while an object is collected, and the signal must not be lost with it."""
+    database = small.copy(tmp_path / "service")
+    scripts = changed_scripts(tmp_path / "scripts", COLLECTED.replace("{number}", str(int(number))))
+    child = start(action, str(scripts), str(database))
+
+    assert 128 + number == child.wait(), child.output
+    harness.require_explained(child.output)
+    assert "ignored" not in child.output
+    assert "old state" == small.state(database)
+    assert ["skipped", "skipped", "interrupted"] == harness.statuses(database)
+    name = f"{signal.Signals(number).name} while an object is collected, {action.__name__.replace('_', ' ')}"
+    tried("Signals", name, f"old state, interrupted, exit {128 + number}")
 
 
 def sigterm_of_its_own(folder: str, database: str) -> None:

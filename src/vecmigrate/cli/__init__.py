@@ -13,8 +13,8 @@ from vecmigrate.causes import told
 from vecmigrate.cli import backup, changing, reading
 from vecmigrate.cli.output import echo, print_json
 from vecmigrate.cli.root import cli
-from vecmigrate.environment import terminable
 from vecmigrate.errors import InterruptedRunError, VecmigrateError
+from vecmigrate.signals import exit_code, terminable
 
 __all__ = ["backup", "changing", "cli", "main", "reading"]
 
@@ -22,18 +22,26 @@ __all__ = ["backup", "changing", "cli", "main", "reading"]
 def main() -> None:
     """Run the command line, with the exit codes of the README."""
     with terminable() as received:
-        arguments = sys.argv[1:]
         try:
-            code = cli.main(arguments, standalone_mode=False)
-        except VecmigrateError as error:
-            code = _explain(error, arguments)
-        except click.ClickException as error:
-            code = _explain_usage(error, arguments)
-        except (KeyboardInterrupt, click.Abort):
-            code = _explain(_interruption(received), arguments)
-        except Exception as error:  # noqa: BLE001 - -v shows it whole
-            code = _explain(_unexpected(error), arguments)
-    sys.exit(code if isinstance(code, int) else 0)
+            code = _run(sys.argv[1:], received)
+        except KeyboardInterrupt:
+            # Once more, while it was told how the command ended.
+            code = exit_code(received)
+    sys.exit(code)
+
+
+def _run(arguments: Sequence[str], received: Sequence[int]) -> int:
+    try:
+        code = cli.main(arguments, standalone_mode=False)
+    except VecmigrateError as error:
+        code = _explain(error, arguments)
+    except click.ClickException as error:
+        code = _explain_usage(error, arguments)
+    except (KeyboardInterrupt, click.Abort):
+        code = _explain(_interruption(received), arguments)
+    except Exception as error:  # noqa: BLE001 - -v shows it whole
+        code = _explain(_unexpected(error), arguments)
+    return code if isinstance(code, int) else 0
 
 
 def _interruption(received: Sequence[int]) -> InterruptedRunError:
@@ -41,7 +49,7 @@ def _interruption(received: Sequence[int]) -> InterruptedRunError:
         "Stopped by a signal. What had not been committed is rolled back, so the database is whole.",
         next_step="run the same command again",
     )
-    error.exit_code = 128 + received[0] if received else 130
+    error.exit_code = exit_code(received)
     return error
 
 

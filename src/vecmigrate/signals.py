@@ -1,0 +1,52 @@
+"""SIGINT and SIGTERM on the two command lines; a library leaves signals alone."""
+
+import _thread
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+__all__ = ["exit_code", "terminable"]
+
+_AGAIN_SECONDS = 0.01
+
+
+@contextmanager
+def terminable() -> Iterator[list[int]]:
+    """Let SIGTERM raise KeyboardInterrupt as SIGINT does, and put everything back at the end.
+
+    Yields a list that gets the number of each SIGTERM. Outside the main thread, which alone gets signals, it
+    does nothing.
+    """
+    received: list[int] = []
+
+    def stop(number: int, _frame: object) -> None:
+        received.append(number)
+        raise KeyboardInterrupt
+
+    def raise_again(dropped: Any) -> None:
+        # Python drops what is raised while an object is collected, and with it the signal. It has to come again
+        # once this hook has returned, because what is raised here is dropped as well.
+        if dropped.exc_type is KeyboardInterrupt:
+            number = exit_code(received) - 128
+            threading.Timer(_AGAIN_SECONDS, _thread.interrupt_main, [number]).start()
+        else:
+            hook(dropped)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield received
+        return
+    hook, sys.unraisablehook = sys.unraisablehook, raise_again
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield received
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        sys.unraisablehook = hook
+
+
+def exit_code(received: Sequence[int]) -> int:
+    """Return what a shell sees of a process that ends after a KeyboardInterrupt."""
+    return 128 + (received[0] if received else signal.SIGINT)
