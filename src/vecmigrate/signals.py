@@ -30,8 +30,7 @@ def terminable() -> Iterator[list[int]]:
         # Python drops what is raised while an object is collected, and with it the signal. It has to come again
         # once this hook has returned, because what is raised here is dropped as well.
         if dropped.exc_type is KeyboardInterrupt:
-            number = exit_code(received) - 128
-            threading.Timer(_AGAIN_SECONDS, _thread.interrupt_main, [number]).start()
+            threading.Timer(_AGAIN_SECONDS, _signal_main_thread, [exit_code(received) - 128]).start()
         else:
             hook(dropped)
 
@@ -45,6 +44,14 @@ def terminable() -> Iterator[list[int]]:
     finally:
         signal.signal(signal.SIGTERM, before)
         sys.unraisablehook = hook
+
+
+def _signal_main_thread(number: int) -> None:
+    if sys.platform == "win32":
+        _thread.interrupt_main(number)
+    else:
+        # Unlike interrupt_main it also ends a system call.
+        signal.pthread_kill(threading.main_thread().ident or 0, number)
 
 
 def exit_code(received: Sequence[int]) -> int:

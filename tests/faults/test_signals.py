@@ -219,7 +219,7 @@ def upgrade():
         signal_while_it_is_collected({number})
         import time
 
-        time.sleep(20)
+        time.sleep(60)
 """
 
 
@@ -233,7 +233,7 @@ def test_a_signal_that_python_drops_ends_a_command_line_all_the_same(
     scripts = changed_scripts(tmp_path / "scripts", COLLECTED.replace("{number}", str(int(number))))
     child = start(action, str(scripts), str(database))
 
-    assert 128 + number == child.wait(), child.output
+    assert 128 + number == child.wait(20), child.output
     harness.require_explained(child.output)
     assert "ignored" not in child.output
     assert "old state" == small.state(database)
