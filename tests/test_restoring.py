@@ -1,6 +1,7 @@
 """Restoring real SQLite files, beside real readers and writers, with real kills and full disks."""
 
 import contextlib
+import errno
 import os
 import sqlite3
 import subprocess
@@ -10,6 +11,7 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -410,6 +412,57 @@ def test_a_damaged_wal_database_keeps_its_wal(tmp_path: Path) -> None:
     assert Path(done.moved_aside + "-shm").exists()
     assert content(database) == "old"
     assert not Path(database + "-wal").exists()
+
+
+@POSIX
+@pytest.mark.parametrize("links", [True, False])
+def test_what_replaces_a_damaged_database_is_the_service_s_to_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, links: bool
+) -> None:
+    """It has the mode of the damaged one, also where a file cannot have two names, and nothing is left over."""
+    database, backup = old_and_new(tmp_path, "delete")
+    Path(database).write_bytes(b"damaged" * 1000)
+    Path(database).chmod(0o640)
+    (tmp_path / "app.db-wal").write_bytes(b"commits")
+    if not links:
+
+        def refuse(*_: object) -> None:
+            raise PermissionError
+
+        monkeypatch.setattr(os, "link", refuse)
+    done = run(database, backup)
+    assert Path(done.moved_aside or "").read_bytes() == b"damaged" * 1000
+    assert content(database) == "old"
+    assert Path(database).stat().st_mode & 0o777 == 0o640
+    kept = {f"app.db{MOVED}{suffix}" for suffix in ("", "-wal", "-shm")}
+    assert files(tmp_path) == {"app.db", "backups", *kept}
+
+
+@pytest.mark.parametrize("refused", ["replace", "unlink"])
+def test_a_damaged_database_that_cannot_be_replaced_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: str
+) -> None:
+    """Where the last step fails, as beside a program that has the file open on Windows, all is as before."""
+    database, backup = old_and_new(tmp_path, "delete")
+    Path(database).write_bytes(b"damaged" * 1000)
+    (tmp_path / "app.db-wal").write_bytes(b"commits")
+    before = everything(tmp_path)
+    real = getattr(Path, refused)
+
+    def refuse(path: Path, *arguments: Any, **options: Any) -> object:
+        is_wanted = refused == "unlink" or arguments == (database,)
+        if is_wanted and (path.name.endswith(".tmp") or path.name == "app.db-wal"):
+            raise PermissionError(errno.EACCES, "in use", str(path))
+        return real(path, *arguments, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, refused, refuse)
+        with pytest.raises((DatabaseUnusableError, PermissionError)):
+            run(database, backup)
+    for left in tmp_path.rglob("*.tmp"):
+        assert refused == "unlink"
+        left.unlink()
+    assert everything(tmp_path) == before
 
 
 @POSIX

@@ -1,39 +1,70 @@
-"""What stands where a database is to be created: moved aside, and put back should that fail."""
+"""What stands where a database is to come: moved aside, and put back should that fail."""
 
 import contextlib
 import os
-from collections.abc import Iterator
+import shutil
+import stat
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 
 from vecmigrate import sqlite_files
 from vecmigrate.errors import RestoreFailedError
 
-__all__ = ["made_way"]
+__all__ = ["exchange", "made_way"]
 
 
 @contextlib.contextmanager
 def made_way(path: str, now: datetime) -> Iterator[str | None]:
-    """Move a damaged database and stale sidecars aside, put an empty file in place; undo it on failure.
+    """Put an empty file where there is none, and move stale sidecars aside; undo it on failure.
 
     SQLite would delete a ``-wal`` that has lost its database, with the commits it may hold.
     """
     aside = _aside_name(path, now)
-    leftovers = _leftovers(path)
-    is_new = not os.path.lexists(path) or "" in leftovers
-    moved: list[tuple[str, str]] = []
+    is_new = not os.path.lexists(path)
+    # The journal of an empty file may be that of a database in the making, and hold nothing yet.
+    stale = [suffix for suffix in _sidecars(path) if is_new or suffix != "-journal"]
+    moved: list[str] = []
     try:
-        for suffix in leftovers:
+        for suffix in stale:
             Path(path + suffix).rename(aside + suffix)
-            moved.append((aside + suffix, path + suffix))
+            moved.append(suffix)
         if is_new:
             with contextlib.suppress(FileExistsError):
                 sqlite_files.new_file(path)
         yield aside if moved else None
         sqlite_files.sync_folder(str(Path(path).parent))
     except BaseException as error:
-        _undo(path, moved, is_new=is_new, cause=error)
+        with _told_if_impossible(path, aside, moved, error):
+            if is_new and os.path.lexists(path) and not Path(path).stat().st_size:
+                Path(path).unlink()
+            _put_back(path, aside, moved)
         raise
+
+
+def exchange(new: str, path: str, now: datetime) -> str:
+    """Put the complete file *new*, of the same folder, in the place of a damaged database.
+
+    Returns under which name the damaged one is kept, with its sidecars. Under *path* one of the two is there
+    at every moment, and a failure leaves the damaged one. The new one gets its owner and its mode.
+    """
+    aside, sidecars = _aside_name(path, now), _sidecars(path)
+    kept: list[str] = []
+    try:
+        for suffix in (*sidecars, ""):
+            kept.append(suffix)
+            _name_too(path + suffix, aside + suffix)
+        _make_alike(new, path)
+        # Before the exchange: SQLite would take them for those of the new database.
+        for suffix in sidecars:
+            Path(path + suffix).unlink()
+        Path(new).replace(path)
+    except BaseException as error:
+        with _told_if_impossible(path, aside, kept, error):
+            _put_back(path, aside, kept)
+        raise
+    sqlite_files.sync_folder(str(Path(path).parent))
+    return aside
 
 
 def _aside_name(path: str, now: datetime) -> str:
@@ -44,23 +75,41 @@ def _aside_name(path: str, now: datetime) -> str:
         now += timedelta(microseconds=1)
 
 
-def _leftovers(path: str) -> list[str]:
-    """Return the suffixes of what has to be moved; the database comes last, it needs its WAL to the end."""
-    present = [suffix for suffix in (*sqlite_files.SIDECARS, "") if os.path.lexists(path + suffix)]
-    if "" in present and not Path(path).stat().st_size:
-        # It may be a database in the making, whose journal holds nothing yet.
-        return [suffix for suffix in present if suffix in {"-wal", "-shm"}]
-    return present
+def _sidecars(path: str) -> list[str]:
+    return [suffix for suffix in sqlite_files.SIDECARS if os.path.lexists(path + suffix)]
 
 
-def _undo(path: str, moved: list[tuple[str, str]], *, is_new: bool, cause: BaseException) -> None:
+def _name_too(source: str, target: str) -> None:
     try:
-        if is_new and os.path.lexists(path) and not Path(path).stat().st_size:
-            Path(path).unlink()
-        for aside, original in reversed(moved):
-            Path(aside).rename(original)
+        os.link(source, target)
+    except OSError:
+        # A file system without hard links.
+        shutil.copy2(source, target)
+
+
+def _make_alike(new: str, old: str) -> None:
+    status = Path(old).stat()
+    if os.name != "nt":
+        # Only root may give a file away.
+        with contextlib.suppress(PermissionError):
+            os.chown(new, status.st_uid, status.st_gid)
+    Path(new).chmod(stat.S_IMODE(status.st_mode))
+
+
+def _put_back(path: str, aside: str, suffixes: Sequence[str]) -> None:
+    for suffix in reversed(suffixes):
+        if os.path.lexists(path + suffix):
+            Path(aside + suffix).unlink(missing_ok=True)
+        else:
+            Path(aside + suffix).rename(path + suffix)
+
+
+@contextlib.contextmanager
+def _told_if_impossible(path: str, aside: str, suffixes: Sequence[str], cause: BaseException) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise RestoreFailedError(
-            f"Restoring {path} failed: {cause}. What was there is now {[aside for aside, _ in moved]}.",
+            f"Restoring {path} failed: {cause}. What was there is now {[aside + suffix for suffix in suffixes]}.",
             next_step="stop the programs that use it, and give these files their old names",
         ) from error

@@ -1,6 +1,7 @@
 """How runs ended: the record of those whose process died, and the mirror."""
 
 import logging
+import os
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -43,7 +44,9 @@ def settle(database: Database, settings: Settings) -> None:
             _record_dead(connection, left)
             # Under the lock nobody else has temporary files of this database.
             for database_id in {marker.database_id for marker in left if marker.database_id}:
-                backups.clean_temporary(settings.backup_folder(database.path), database_id)
+                # A restore has one beside the database too.
+                for folder in (settings.backup_folder(database.path), os.path.dirname(database.path)):
+                    backups.clean_temporary(folder, database_id)
     history.clean_temporary(settings.mirror(database.path))
     write_mirror(database, settings, token=meta.new_database_id())
     for marker in left:

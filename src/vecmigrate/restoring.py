@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from vecmigrate import backups, errors, sqlite_files
-from vecmigrate.aside import made_way
+from vecmigrate.aside import exchange, made_way
 from vecmigrate.manifests import Backup, command
 
 __all__ = ["Carry", "Restored", "restore"]
@@ -106,15 +106,18 @@ class _Restoration:
     def _attempt(self, now: datetime) -> Restored:
         backups.check_room(self.folder, self.backup.bytes, database=self.path)
         backups.copy_verified(self.backup, self.work)
-        if not self._is_to_be_created():
-            self._replace()
-            return Restored(saved=self.saved, moved_aside=None)
-        with made_way(self.path, now) as moved_aside:
+        moved_aside = None
+        if self._is_absent():
+            with made_way(self.path, now) as moved_aside:
+                self._replace()
+        elif self._is_damaged():
+            moved_aside = self._exchange(now)
+        else:
             self._replace()
         return Restored(saved=self.saved, moved_aside=moved_aside)
 
-    def _is_to_be_created(self) -> bool:
-        """Tell whether there is nothing to keep in place: no file, an empty one, or a damaged one."""
+    def _is_absent(self) -> bool:
+        """Tell whether there is no file, or an empty one. Raises DatabaseUnusableError for what cannot be written."""
         try:
             status = Path(self.path).stat()
         except FileNotFoundError:
@@ -124,7 +127,7 @@ class _Restoration:
         if not all(os.access(place, os.W_OK) for place in (self.path, Path(self.path).parent)):
             # SQLite would open it all the same, and give a WAL database sidecars that stay read-only.
             raise self._unusable("it is read-only, or in a read-only folder")
-        return status.st_size == 0 or self._is_damaged()
+        return status.st_size == 0
 
     def _is_damaged(self) -> bool:
         # Closing a writable connection would write the WAL into a damaged database, and delete it.
@@ -154,6 +157,24 @@ class _Restoration:
     def _patiently(self, action: Callable[[], _T]) -> _T:
         return sqlite_files.patiently(action, self.deadline)
 
+    def _exchange(self, now: datetime) -> str | None:
+        """Put a complete copy in the place of a damaged file, which nobody can lock; return where that one went."""
+        folder = str(Path(self.path).parent)
+        backups.check_room(folder, self.backup.bytes, database=self.path)
+        if self.carry:
+            self._carry_over(self.carry, None)
+        with backups.scratch(folder, self.backup.database_id) as copy:
+            with contextlib.closing(sqlite_files.connect(self.work)) as work:
+                sqlite_files.copy_pages(work, copy, deadline=self.deadline)
+            if self.backup.journal_mode == "wal":
+                _set_wal(copy)
+            sqlite_files.sync(copy)
+            if self._is_damaged():
+                return exchange(copy, self.path, now)
+        # Somebody else has mended it meanwhile.
+        self._replace()
+        return None
+
     def _replace(self) -> None:
         with contextlib.closing(self._connect()) as live:
             is_wal = self._patiently(lambda: sqlite_files.pragma(live, "journal_mode")) == "wal"
@@ -166,7 +187,9 @@ class _Restoration:
                 else:
                     self._copy_alone(work, live)
         if self.schema_version is None and self.backup.journal_mode == "wal":
-            self._return_to_wal()
+            # A database made anew has the journal mode of the lost one; its content is complete without.
+            with contextlib.suppress(sqlite3.Error):
+                _set_wal(self.path)
 
     def _check_room(self, live_size: int, *, is_wal: bool) -> None:
         # The new content goes through the WAL, the old one through the rollback journal.
@@ -215,11 +238,6 @@ class _Restoration:
         work.backup(live, pages=pages, progress=progress, sleep=sqlite_files.POLL_SECONDS)
         with contextlib.suppress(sqlite3.Error):
             live.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-
-    def _return_to_wal(self) -> None:
-        """Give a database made anew the journal mode of the lost one; its content is complete without."""
-        with contextlib.suppress(sqlite3.Error), contextlib.closing(self._connect()) as live:
-            live.execute("PRAGMA journal_mode=WAL").fetchone()
 
     def _hand_over(self, live: sqlite3.Connection) -> None:
         """Save the present state and carry over what has to survive, while the live database is locked."""
@@ -314,3 +332,8 @@ class _Restoration:
 
     def _again(self) -> str:
         return command(self.path, "restore", self.backup.name)
+
+
+def _set_wal(path: str) -> None:
+    with contextlib.closing(sqlite_files.connect(path)) as connection:
+        connection.execute("PRAGMA journal_mode=WAL").fetchone()

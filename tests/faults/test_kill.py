@@ -136,6 +136,50 @@ def test_a_kill_on_the_way_back_leaves_either_state(what: str, mode: str, small:
         )
 
 
+def test_a_kill_while_a_damaged_database_is_replaced_leaves_it_or_the_backup(
+    mode: str, small: Subject, tmp_path: Path
+) -> None:
+    """Under the name of the database is the damaged file with every byte, or all of the backup, and never less."""
+    template = small.copy(tmp_path / "template")
+    vecmigrate.upgrade(harness.url(template))
+    above, name = harness.contents(template), harness.backup_files(template)[0].name
+    damaged = template.read_bytes()[: template.stat().st_size // 2]
+    template.write_bytes(damaged)
+    work = tmp_path / "count" / "service"
+    database = work / template.name
+    shutil.copytree(template.parent, work)
+    arguments = (str(work), str(tmp_path / "steps"), harness.run_cli, "--db-path", str(database), "restore", name)
+    child = start(die_at, 0, *arguments)
+    assert 0 == child.wait(), child.output
+    below = harness.contents(database)
+    total = len((tmp_path / "steps").read_text(encoding="utf-8").split("\n"))
+    chosen = chosen_steps(total, max(2, ROUNDS))
+    for step in chosen:
+        shutil.rmtree(work)
+        shutil.copytree(template.parent, work)
+        assert SIGKILL == start(die_at, step, *arguments).wait()
+
+        is_replaced = database.read_bytes() != damaged
+        if is_replaced:
+            assert below == harness.contents(database)
+        vecmigrate.restore(harness.url(database), name=name)
+        assert below == harness.contents(database)
+        vecmigrate.upgrade(harness.url(database))
+        assert above == harness.contents(database)
+        aside = [each for each in work.iterdir() if ".damaged-" in each.name]
+        assert {damaged} == {each.read_bytes() for each in aside if not each.name.endswith(("-wal", "-shm"))}
+        for each in aside:
+            each.unlink()
+        # What a restore leaves that died before it wrote its marker, goes with the next change.
+        vecmigrate.upgrade(harness.url(database), force=True)
+        harness.require_tidy(database)
+        tried(
+            "Kill",
+            f"SIGKILL at {len(chosen)} of the {total} steps of a restore over a damaged file, {mode}",
+            "new state" if is_replaced else "old state",
+        )
+
+
 def test_a_crash_loop_leaves_one_backup_of_its_state(mode: str, small: Subject, tmp_path: Path) -> None:
     """Killed again and again during the change, the state is backed up once, and older backups stay."""
     database = small.copy(tmp_path / "service")
