@@ -5,8 +5,9 @@ import os
 from sqlalchemy.exc import DBAPIError
 
 from vecmigrate.errors import DatabaseUnusableError
+from vecmigrate.sqlite_files import SIDECARS
 
-__all__ = ["diagnosed", "is_writable"]
+__all__ = ["diagnosed", "is_writable", "unwritable"]
 
 
 def diagnosed(error: BaseException, *, path: str | None, shown: str, option: str) -> DatabaseUnusableError:
@@ -51,7 +52,7 @@ def _state(path: str, cause: BaseException, option: str) -> tuple[str, str]:
         return "is damaged", f"vecmigrate {option} backup list, then: vecmigrate {option} restore NAME"
     is_readable_only = code.startswith("SQLITE_CANTOPEN") and os.access(path, os.R_OK) and not is_writable(path)
     if code.startswith("SQLITE_READONLY") or is_readable_only:
-        return "is read-only, or in a read-only folder", f"make {path} and its folder writable, then run it again"
+        return "is read-only, or in a read-only folder", f"make {unwritable(path)} writable, then run it again"
     if code.startswith(("SQLITE_CANTOPEN", "SQLITE_PERM", "SQLITE_AUTH")) or isinstance(cause, OSError):
         return (
             "cannot be opened (permissions?)",
@@ -65,3 +66,13 @@ def _state(path: str, cause: BaseException, option: str) -> tuple[str, str]:
 def is_writable(path: str) -> bool:
     """Tell whether an SQLite file and its folder, where the journal comes to stand, may be written. Read-only."""
     return os.access(path, os.W_OK) and os.access(os.path.dirname(path), os.W_OK)
+
+
+def unwritable(path: str) -> str:
+    """Return, for a sentence, what may not be written of an SQLite file, its sidecars and its folder. Read-only.
+
+    A sidecar of a WAL database, which any reader makes, has the mode that the file had then.
+    """
+    places = (path, *(path + suffix for suffix in SIDECARS), os.path.dirname(path))
+    found = [place for place in places if os.path.exists(place) and not os.access(place, os.W_OK)]
+    return " and ".join(found) or f"{path} and its folder"

@@ -14,6 +14,7 @@ from typing import TypeVar
 
 from vecmigrate import backups, errors, sqlite_files
 from vecmigrate.aside import exchange, made_way
+from vecmigrate.diagnosis import is_writable, unwritable
 from vecmigrate.manifests import Backup, command
 
 __all__ = ["Carry", "Restored", "restore"]
@@ -124,7 +125,7 @@ class _Restoration:
             return True
         if not stat.S_ISREG(status.st_mode):
             raise self._unusable("it is not a file")
-        if not all(os.access(place, os.W_OK) for place in (self.path, Path(self.path).parent)):
+        if not is_writable(self.path):
             # SQLite would open it all the same, and give a WAL database sidecars that stay read-only.
             raise self._unusable("it is read-only, or in a read-only folder")
         return status.st_size == 0
@@ -324,7 +325,7 @@ class _Restoration:
 
     def _unusable(self, reason: str, *, place: str | None = None) -> errors.DatabaseUnusableError:
         is_in_folder = place is not None and Path(place).parent == Path(self.folder).absolute()
-        what = self.folder if is_in_folder else f"{self.path} and its folder"
+        what = self.folder if is_in_folder else unwritable(self.path)
         return errors.DatabaseUnusableError(
             f"{self.path} cannot be restored: {reason}. Nothing was changed.",
             next_step=f"make {what} readable and writable, then: {self._again()}",

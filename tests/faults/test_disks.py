@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -108,6 +109,30 @@ def test_what_is_read_only_is_refused(what: str, small: Subject, tmp_path: Path)
     database.parent.chmod(0o755)
     database.chmod(0o644)
     tried("Disks", f"read-only {what}", "exit 1, nothing written")
+
+
+@pytest.mark.parametrize("mode", ["wal"], indirect=True)
+@pytest.mark.parametrize("is_mended_in_part", [False, True])
+def test_what_is_told_of_a_read_only_database_is_enough(
+    small: Subject, tmp_path: Path, *, is_mended_in_part: bool
+) -> None:
+    """Once the named places are writable, the run succeeds: SQLite's own files beside the database are among them."""
+    database = small.copy(tmp_path / "service")
+    database.chmod(0o444)
+    assert 0 == start(bound_by_modes, harness.run_cli, "--db-path", str(database), "status").wait()
+    if is_mended_in_part:
+        database.chmod(0o644)
+    child = start(bound_by_modes, go, "cli", str(database))
+    assert 1 == child.wait(), child.output
+
+    named = re.search(r"Next: make (.*) writable, then run it again", child.output)
+    assert named, child.output
+    for place in named[1].split(" and "):
+        Path(place).chmod(0o644)
+    again = start(bound_by_modes, go, "cli", str(database))
+    assert 0 == again.wait(), again.output
+    assert small.after == harness.contents(database)
+    tried("Disks", "read-only file, made writable as told", "new state")
 
 
 def test_an_unwritable_backup_folder_stops_the_run(small: Subject, tmp_path: Path) -> None:
