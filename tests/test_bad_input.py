@@ -69,6 +69,12 @@ def _newer(path: Path) -> None:
     )
 
 
+def _by_hand(path: Path) -> None:
+    legacy.build(path, "legacy")
+    vecmigrate.upgrade(url(path), backup="never")
+    legacy.execute(path, "UPDATE vecmigrate_version SET version_num = '099'", "DELETE FROM vecmigrate_meta")
+
+
 CASES = {
     "text file": Case(
         _text, errors.DatabaseUnusableError, ("{path} is not an SQLite database",), "vecmigrate --db-path FILE status"
@@ -108,6 +114,30 @@ CASES = {
         errors.NeedsPersonError,
         ("vecmigrate_version names 2 revisions",),
         "DELETE FROM vecmigrate_version",
+    ),
+    "a revision that is no text": Case(
+        _released(
+            "CREATE TABLE vecmigrate_version (version_num)",
+            "INSERT INTO vecmigrate_version VALUES (x'00ff')",
+        ),
+        errors.NeedsPersonError,
+        ("vecmigrate_version holds no revision",),
+        "vecmigrate --db-path {path} backup list",
+    ),
+    "no revision in its row": Case(
+        _released(
+            "CREATE TABLE vecmigrate_version (version_num VARCHAR(32))",
+            "INSERT INTO vecmigrate_version VALUES (NULL)",
+        ),
+        errors.NeedsPersonError,
+        ("vecmigrate_version holds no revision",),
+        "restore NAME",
+    ),
+    "a revision that nobody has": Case(
+        _by_hand,
+        errors.AheadError,
+        ("revision 099", "must not run on it"),
+        "install the app version that has revision 099, or go back",
     ),
     "a table of our name": Case(
         _released("CREATE TABLE embedding_models (id INTEGER, label TEXT)"),

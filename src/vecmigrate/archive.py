@@ -34,9 +34,9 @@ class Archive(Access):
     def _identity(self) -> str | None:
         """Return the identity of the database; None where the file is absent or damaged, so its path decides."""
         path = self._file()
-        if self.database.is_absent():
-            return None
         try:
+            if self.database.is_absent():
+                return None
             with reading(self.database) as connection:
                 known = meta.read(connection).get("database_id")
         except DatabaseUnusableError:

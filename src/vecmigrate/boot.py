@@ -121,6 +121,8 @@ def _revision_if_current(url: object, lock_timeout: float) -> "str | None":
         return None
     quoted = path.replace("%", "%25").replace("?", "%3f").replace("#", "%23")
     try:
+        if not os.path.getsize(path):
+            return None  # To open an empty file deletes a WAL beside it.
         head, timeout = newest_revision(), min(lock_timeout, _BUSY_SECONDS)
         # Unlike mode=ro, mode=rw leaves no sidecars of a WAL database behind. It does not create the file.
         connection = sqlite3.connect(f"file:{quoted}?mode=rw", uri=True, timeout=timeout, isolation_level=None)

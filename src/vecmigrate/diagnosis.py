@@ -1,5 +1,6 @@
 """What is wrong with a database that cannot be opened, and what to do about it."""
 
+import errno
 import os
 
 from sqlalchemy.exc import DBAPIError
@@ -7,7 +8,10 @@ from sqlalchemy.exc import DBAPIError
 from vecmigrate.errors import DatabaseUnusableError
 from vecmigrate.sqlite_files import SIDECARS
 
-__all__ = ["diagnosed", "is_writable", "unwritable"]
+__all__ = ["diagnosed", "is_writable", "unwritable", "widowed"]
+
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def diagnosed(error: BaseException, *, path: str | None, shown: str, option: str) -> DatabaseUnusableError:
@@ -35,6 +39,8 @@ def _place(path: str, cause: BaseException, option: str) -> tuple[str, str] | No
         return "is in a folder that does not exist", f"create {folder}, then run it again"
     if isinstance(cause, PermissionError) or (os.path.exists(path) and not isinstance(cause, FileNotFoundError)):
         return None
+    if os.path.islink(path):
+        return "is a symbolic link to itself", "vecmigrate --db-path FILE status, with the path of a file"
     what = "is an empty file" if os.path.exists(path) else "does not exist"
     if not os.access(folder, os.W_OK):
         return f"{what}, and its folder is read-only", f"make {folder} writable, then: vecmigrate {option} migrate"
@@ -43,6 +49,8 @@ def _place(path: str, cause: BaseException, option: str) -> tuple[str, str] | No
 
 def _state(path: str, cause: BaseException, option: str) -> tuple[str, str]:
     code = getattr(cause, "sqlite_errorname", "")
+    if code.startswith("SQLITE_FULL") or getattr(cause, "errno", None) in _NO_ROOM:
+        return "has no room on its disk", f"free some space beside {path}, then run it again"
     if code == "SQLITE_NOTADB":
         step = (
             f"vecmigrate --db-path FILE status, with the right path; if this was one: vecmigrate {option} backup list"
@@ -58,9 +66,17 @@ def _state(path: str, cause: BaseException, option: str) -> tuple[str, str]:
             "cannot be opened (permissions?)",
             f"make {path} and its folder readable and writable, then run it again",
         )
-    if code.startswith("SQLITE_FULL"):
-        return "has no room on its disk", f"free some space beside {path}, then run it again"
     return f"cannot be used ({code or type(cause).__name__})", f"vecmigrate {option} status"
+
+
+def widowed(path: str, *, option: str) -> DatabaseUnusableError:
+    """Return the error for a ``-wal`` whose database is gone or empty."""
+    what = "is an empty file" if os.path.exists(path) else "does not exist"
+    return DatabaseUnusableError(
+        f"{path} {what}, and {path}-wal, which may hold its last commits, is still there. Nothing was changed.",
+        next_step=f"vecmigrate {option} backup list, then: vecmigrate {option} restore NAME, which keeps the -wal; or "
+        f"to begin anew, move {path}-wal elsewhere, then: vecmigrate {option} migrate",
+    )
 
 
 def is_writable(path: str) -> bool:

@@ -16,7 +16,7 @@ from sqlalchemy.pool import NullPool
 
 from vecmigrate import sqlite_files
 from vecmigrate.causes import told
-from vecmigrate.diagnosis import diagnosed, is_writable
+from vecmigrate.diagnosis import diagnosed, is_writable, widowed
 from vecmigrate.errors import ConfigurationError, DatabaseUnusableError
 from vecmigrate.locks import (
     borrowed,
@@ -82,22 +82,25 @@ class Database:
         return f"--db-path {quoted(self.path)}" if self.path else "--database-url URL"
 
     def is_absent(self) -> bool:
-        """Tell whether the SQLite file is missing or empty; a zero-byte file counts as absent. Read-only."""
+        """Tell whether the SQLite file is missing or empty; a zero-byte file counts as absent. Read-only.
+
+        Raises DatabaseUnusableError for what is no file, and for a ``-wal`` that has lost its database: whoever opened
+        that, also for reading, would have SQLite delete it with the commits that it may hold.
+        """
         if self.path is None:
             return False
         try:
             status = os.stat(self.path)
             if not stat.S_ISREG(status.st_mode):
                 raise unusable(self, OSError("not a file"))
-            return status.st_size == 0 and not _size(f"{self.path}-wal")
+            is_absent = status.st_size == 0
         except FileNotFoundError:
-            return True
+            is_absent = True
         except OSError as error:
             raise unusable(self, error) from error
-
-
-def _size(path: str) -> int:
-    return os.stat(path).st_size if os.path.exists(path) else 0
+        if is_absent and sqlite_files.size(f"{self.path}-wal") and sqlite_files.size(self.path) == 0:
+            raise widowed(self.path, option=self.option)
+        return is_absent
 
 
 def sqlite_url(path: str) -> URL:
@@ -225,6 +228,7 @@ def writing(database: Database, *, lock_timeout: float) -> Iterator[Connection]:
             yield connection
         return
     with ExitStack() as stack:
+        database.is_absent()  # Asked first, because it may refuse.
         _require_writable(database)
         with translated(database):
             connection = stack.enter_context(_engine(database, timeout=lock_timeout, read_only=False).connect())

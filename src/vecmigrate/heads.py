@@ -1,5 +1,7 @@
 """Where a database is, and what to say when that is a revision of a newer version."""
 
+import re
+
 from packaging.version import InvalidVersion, Version
 from sqlalchemy import Connection, column, inspect, select, table
 
@@ -9,6 +11,8 @@ from vecmigrate.revisions import Revisions
 from vecmigrate.schema import VERSION_TABLE
 
 __all__ = ["current_heads", "one_of"]
+
+_REVISION = re.compile(r"\w[\w.-]*", re.ASCII)
 
 
 def current_heads(
@@ -23,11 +27,17 @@ def current_heads(
     if not inspect(connection).has_table(VERSION_TABLE):
         return ()
     version = table(VERSION_TABLE, column("version_num"))
-    heads = tuple(str(head) for head in connection.scalars(select(version.c.version_num)))
+    heads = tuple(connection.scalars(select(version.c.version_num)))
     if len(heads) > 1:
         raise NeedsPersonError(
             f"The table {VERSION_TABLE} names {len(heads)} revisions, and there must be one. Nothing was changed.",
             next_step=f"look at the tables, then keep the row that fits them: DELETE FROM {VERSION_TABLE} WHERE ...",
+        )
+    if heads and not (isinstance(heads[0], str) and _REVISION.fullmatch(heads[0])):
+        raise NeedsPersonError(
+            f"The row of the table {VERSION_TABLE} holds no revision. Nothing was changed.",
+            next_step=f"vecmigrate {option} backup list, then: vecmigrate {option} restore NAME; or, if it is known "
+            f"where the tables are: UPDATE {VERSION_TABLE} SET version_num = ...",
         )
     if heads and heads[0] not in revisions.ids:
         raise ahead(heads[0], meta.read(connection), revisions, option=option, app_version=app_version)
@@ -41,13 +51,14 @@ def ahead(
     mine = app_version or str(revisions.versions.newest.version)
     writer, oldest = known.get("app_version"), known.get("compatible_from")
     compatible = _is_compatible(mine, oldest)
-    wanted = writer or "the version that wrote it"
+    is_newer = writer is not None and _is_compatible(writer, mine) and writer != mine
+    wanted = f"app version {writer}" if is_newer else f"the app version that has revision {revision}"
     return AheadError(
         f"The database is at revision {revision}, written by app version {writer or 'unknown'}; this is {mine}, "
         f"which knows revisions up to {revisions.head}"
         + (f" and may still run on it (compatible from {oldest})." if compatible else " and must not run on it.")
         + " Nothing was changed.",
-        next_step=f"install app version {wanted}, or go back: vecmigrate {option} rollback "
+        next_step=f"install {wanted}, or go back: vecmigrate {option} rollback "
         f"--to-version {revisions.head} --from-backup",
         revision=revision,
         app_version=writer,

@@ -126,8 +126,9 @@ class Run:
         """Tell whether an older service or a killed run left something behind. Read-only."""
         if self.database.is_absent():
             return False
-        if self.database.path and history.markers(self.database.path):
-            return True
+        with translated(self.database):
+            if self.database.path and history.markers(self.database.path):
+                return True
         with reading(self.database, timeout=self.settings.lock_timeout) as connection:
             return adoption.leftover_stores(connection, self.report.from_revision) is not None
 

@@ -37,6 +37,7 @@ __all__ = [
     "rename_to_new",
     "result_code",
     "same_content",
+    "size",
     "sync",
     "sync_folder",
     "until",
@@ -269,6 +270,14 @@ def _rows(connection: sqlite3.Connection, table: bytes) -> Iterator[bytes]:
 
 
 # Files.
+
+
+def size(path: str) -> int:
+    """Return the bytes of a file, 0 for one that is not there."""
+    try:
+        return Path(path).stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def new_file(path: str) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 import legacy
 import vecmigrate
-from doors import run_cli
+from doors import run_alembic, run_cli
 from faults import harness
 from faults.harness import ROUNDS, Subject, tried
 
@@ -98,6 +98,59 @@ def test_a_wal_that_is_not_one_does_no_harm(content: bytes, small: Subject, tmp_
     assert 0 == migrate(database)
     assert small.after == harness.contents(database)
     tried("Damage", "a foreign or damaged -wal", "passed over, new state")
+
+
+def by_cli(*words: str) -> Callable[[Path], int]:
+    return lambda database: run_cli("--db-path", database, *words).code
+
+
+def by_alembic(database: Path) -> int:
+    return run_alembic(database, "upgrade", "head").code
+
+
+def by_boot(database: Path) -> int:
+    return 0 if vecmigrate.ensure_current(database).usable else 1
+
+
+DOORS = {
+    "status": by_cli("status"),
+    "list": by_cli("list"),
+    "backup list": by_cli("backup", "list"),
+    "backup create": by_cli("backup", "create"),
+    "migrate --dry-run": by_cli("migrate", "--dry-run"),
+    "history --clear": by_cli("history", "--clear", "--yes"),
+    "migrate": by_cli("migrate"),
+    "alembic": by_alembic,
+    "boot": by_boot,
+}
+
+
+@pytest.mark.parametrize("mode", ["wal"], indirect=True)
+@pytest.mark.parametrize("lost", ["gone", "empty"])
+def test_a_wal_that_has_lost_its_database_is_kept(lost: str, small: Subject, tmp_path: Path) -> None:
+    """SQLite would delete it with all the commits that it holds, even for a reader; only a restore moves it aside."""
+    database = small.copy(tmp_path / "service")
+    name = vecmigrate.backup(harness.url(database)).name
+    wal = database.with_name(f"{database.name}-wal")
+    with _abandoned(database, "INSERT INTO memory_meta VALUES ('k', 'v')") as crashed:
+        pass
+    shutil.copy(f"{crashed}-wal", wal)
+    database.unlink()
+    if lost == "empty":
+        database.touch()
+    before = wal.read_bytes()
+    assert before
+    for what, action in DOORS.items():
+        code = action(database)
+        assert before == wal.read_bytes(), what
+        assert (what == "backup list") == (code == 0), what
+        assert (lost == "empty") == database.exists(), what
+
+    assert 0 == run_cli("--db-path", database, "restore", name).code
+
+    assert small.before == harness.contents(database)
+    assert [before] == [each.read_bytes() for each in database.parent.glob("*.damaged-*-wal")]
+    tried("Damage", f"a -wal whose database is {lost}", "refused, and moved aside by a restore")
 
 
 def test_the_wal_of_another_database(tmp_path: Path) -> None:
