@@ -1,9 +1,11 @@
 """What stands where a database is to come: moved aside, and put back should that fail."""
 
 import contextlib
+import errno
 import os
 import shutil
 import stat
+import time
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -11,7 +13,35 @@ from pathlib import Path
 from vecmigrate import sqlite_files
 from vecmigrate.errors import RestoreFailedError
 
-__all__ = ["exchange", "made_way"]
+try:
+    import fcntl
+except ImportError:  # Windows, where a file that somebody else has open cannot be replaced anyway.
+    fcntl = None  # type: ignore[assignment]
+
+__all__ = ["alone_with", "exchange", "made_way"]
+
+
+@contextlib.contextmanager
+def alone_with(path: str, deadline: float) -> Iterator[bool]:
+    """Keep other restores off a damaged file, which SQLite cannot lock; the lock dies with the process.
+
+    Tells whether the file is still the one at *path*: another restore may have exchanged it during the wait. Raises
+    BlockingIOError after *deadline*, a ``time.monotonic()``.
+    """
+    with open(path, "rb") as file:
+        while fcntl is not None and not _is_locked(file.fileno()):
+            if time.monotonic() > deadline:
+                raise BlockingIOError(errno.EAGAIN, "another restore is under way", path)
+            time.sleep(sqlite_files.POLL_SECONDS)
+        yield os.path.exists(path) and os.path.samestat(os.fstat(file.fileno()), os.stat(path))
+
+
+def _is_locked(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 @contextlib.contextmanager

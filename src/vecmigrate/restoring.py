@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from vecmigrate import backups, errors, sqlite_files
-from vecmigrate.aside import exchange, made_way
+from vecmigrate.aside import alone_with, exchange, made_way
 from vecmigrate.diagnosis import is_writable, unwritable
 from vecmigrate.manifests import Backup, command
 
@@ -159,22 +159,27 @@ class _Restoration:
         return sqlite_files.patiently(action, self.deadline)
 
     def _exchange(self, now: datetime) -> str | None:
-        """Put a complete copy in the place of a damaged file, which nobody can lock; return where that one went."""
+        """Put a complete copy in the place of a damaged file; return where that one went."""
         folder = str(Path(self.path).parent)
         backups.check_room(folder, self.backup.bytes, database=self.path)
-        if self.carry:
-            self._carry_over(self.carry, None)
-        with backups.scratch(folder, self.backup.database_id) as copy:
-            with contextlib.closing(sqlite_files.connect(self.work)) as work:
-                sqlite_files.copy_pages(work, copy, deadline=self.deadline)
-            if self.backup.journal_mode == "wal":
-                _set_wal(copy)
-            sqlite_files.sync(copy)
-            if self._is_damaged():
-                return exchange(copy, self.path, now)
-        # Somebody else has mended it meanwhile.
+        with alone_with(self.path, self.deadline) as is_still_there:
+            if is_still_there and self._is_damaged():
+                if self.carry:
+                    self._carry_over(self.carry, None)
+                with backups.scratch(folder, self.backup.database_id) as copy:
+                    self._complete(copy)
+                    return exchange(copy, self.path, now)
+        # Another restore has mended it meanwhile.
         self._replace()
         return None
+
+    def _complete(self, copy: str) -> None:
+        """Make the empty file *copy* all that the database is to be."""
+        with contextlib.closing(sqlite_files.connect(self.work)) as work:
+            sqlite_files.copy_pages(work, copy, deadline=self.deadline)
+        if self.backup.journal_mode == "wal":
+            _set_wal(copy)
+        sqlite_files.sync(copy)
 
     def _replace(self) -> None:
         with contextlib.closing(self._connect()) as live:
@@ -290,7 +295,7 @@ class _Restoration:
             raise self._outcome(error) from error
 
     def _outcome(self, error: sqlite3.Error | OSError) -> Exception:
-        if sqlite_files.is_busy(error):
+        if sqlite_files.is_busy(error) or isinstance(error, BlockingIOError):
             return errors.LockTimeoutError(
                 f"{self.path} is in use: somebody kept reading or writing it for more than {self.timeout:g} "
                 "seconds. Nothing was changed.",

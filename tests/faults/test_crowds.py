@@ -70,6 +70,27 @@ def test_twenty_processes_on_a_fresh_file(journal: str, number: int, tmp_path: P
     del number
 
 
+@pytest.mark.parametrize("number", range(max(2, ROUNDS // 10)))
+def test_six_restores_over_a_damaged_file(number: int, mode: str, small: Subject, tmp_path: Path) -> None:
+    """The damaged file is exchanged once; those that come later save what the first has restored, and replace it."""
+    database = small.copy(tmp_path / "service")
+    vecmigrate.upgrade(harness.url(database))
+    name = harness.backup_files(database)[0].name
+    damaged = database.read_bytes()[:9000]
+    database.write_bytes(damaged)
+    barrier = harness._FORKSERVER.Barrier(6)
+    words = ("--db-path", str(database), "restore", name)
+    children = [start(at_barrier, barrier, harness.run_cli, *words) for _ in range(6)]
+    assert [(0, "")] * 6 == [(child.wait(120), child.output if child.process.exitcode else "") for child in children]
+
+    assert small.before == harness.contents(database)
+    aside = [each for each in database.parent.iterdir() if ".damaged-" in each.name]
+    assert [damaged] == [each.read_bytes() for each in aside if not each.name.endswith(("-wal", "-shm"))]
+    harness.require_whole_backups(database)
+    tried("Crowds", f"6 restores at once over a damaged file, {mode}", "exchanged once, no error")
+    del number
+
+
 @pytest.mark.parametrize("number", range(max(1, ROUNDS // 10)))
 @pytest.mark.parametrize("mode", ["delete"], indirect=True)
 def test_a_crowd_after_a_kill_settles_it_once(number: int, mode: str, small: Subject, tmp_path: Path) -> None:
