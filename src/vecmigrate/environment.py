@@ -20,7 +20,7 @@ from vecmigrate.catalog import uses_batch
 from vecmigrate.causes import without_values
 from vecmigrate.engine import Database, locate, reading, scratch
 from vecmigrate.errors import AheadError, ConfigurationError, VecmigrateError
-from vecmigrate.heads import current_heads
+from vecmigrate.heads import current_heads, one_of
 from vecmigrate.journal import Report
 from vecmigrate.preflight import unannounced
 from vecmigrate.runs import Run, log
@@ -126,7 +126,7 @@ def _write(
         known,
         script=script,
         heads=heads,
-        plan=_plan(config, script, options),
+        plan=_plan(config, known, script, options),
         apply=_apply,
         report=report,
         allow_data_loss=allow_data_loss,
@@ -143,14 +143,16 @@ def _write(
 
 
 def _plan(
-    config: Config, script: ScriptDirectory, options: Mapping[str, Any]
+    config: Config, known: revisions.Revisions, script: ScriptDirectory, options: Mapping[str, Any]
 ) -> Callable[[tuple[str, ...]], Sequence[MigrationStep]]:
-    forced = config.attributes.get("vecmigrate_force")
+    again = config.attributes.get("vecmigrate_force")
 
     def plan(heads: tuple[str, ...]) -> Sequence[MigrationStep]:
-        if forced is not None:
-            down = list(script._downgrade_revs(forced, heads[0]))  # noqa: SLF001
-            return down + list(script._upgrade_revs(heads[0], forced))  # noqa: SLF001
+        # Where somebody else has gone below it meanwhile, the revision is pending, and there is nothing to undo.
+        if again is not None and known.position(one_of(heads)) >= known.position(again):
+            below = known.below(again) or "base"
+            down = list(script._downgrade_revs(below, heads[0]))  # noqa: SLF001
+            return down + list(script._upgrade_revs(heads[0], below))  # noqa: SLF001
         return list(options["fn"](heads, context.get_context()))
 
     return plan

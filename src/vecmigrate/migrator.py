@@ -102,7 +102,8 @@ class Migrator(Overview):
         report = Report(from_revision=plan.from_revision, to_revision=plan.from_revision)
         report.notes += [plan.note] if plan.note else []
         if plan.reverted:
-            self._call(command.upgrade, "heads", report, vecmigrate_force=self._below(plan.steps[0]) or "base")
+            again = plan.steps[0].id
+            self._call(command.upgrade, again, report, vecmigrate_force=again)
             return report
         # With nothing to apply this still settles what a killed run or an older service left behind.
         revision = plan.to_revision if plan.steps else plan.from_revision
@@ -111,10 +112,6 @@ class Migrator(Overview):
         # Somebody else may have done it between the plan and the run.
         report.waited = report.waited or bool(plan.steps and not report.applied)
         return report
-
-    def _below(self, revision: Revision) -> str | None:
-        ids = (None, *self.revisions().ids)
-        return ids[ids.index(revision.id) - 1]
 
     def rollback(self, target: str, *, allow_data_loss: bool = False) -> Report:
         """Downgrade to a target by the downgrade scripts. Raises VecmigrateError."""

@@ -62,6 +62,11 @@ class Revisions:
         """Return the place in the line, -1 for base."""
         return -1 if revision is None else self.ids.index(revision)
 
+    def below(self, revision: str) -> str | None:
+        """Return the revision just before one, None for base."""
+        position = self.position(revision)
+        return self.ids[position - 1] if position else None
+
     def resolve(self, target: str, *, current: str | None) -> tuple[str | None, str | None]:
         """Return the revision a target means (None for base), and a note for the user or None.
 

@@ -19,7 +19,7 @@ import legacy
 import vecmigrate
 from faults import harness
 from faults.harness import DOORS, MODES, ROUNDS, Subject, go, start, tried, wait_until
-from faults.slow import slow_scripts, with_scripts
+from faults.slow import changed_scripts, slow_scripts, with_scripts
 
 CROWD = 20
 THREADS = 8
@@ -89,6 +89,37 @@ def test_six_restores_over_a_damaged_file(number: int, mode: str, small: Subject
     harness.require_whole_backups(database)
     tried("Crowds", f"6 restores at once over a damaged file, {mode}", "exchanged once, no error")
     del number
+
+
+PAUSES_ON_ITS_WAY_DOWN = """
+_downgrade = downgrade
+
+
+def downgrade():
+    _downgrade()
+    if op.get_bind().exec_driver_sql("SELECT count(*) FROM sessions").scalar():
+        import time
+
+        print("going down", flush=True)
+        time.sleep(2)
+"""
+
+
+@pytest.mark.parametrize("target", ["base", "001"])
+def test_a_forced_run_behind_a_rollback_is_a_plain_one(target: str, small: Subject, tmp_path: Path) -> None:
+    """What was planned before the lock is not what is done: the revision that is pending by then is run."""
+    database = small.copy(tmp_path / "service")
+    vecmigrate.upgrade(harness.url(database))
+    scripts = str(changed_scripts(tmp_path / "scripts", PAUSES_ON_ITS_WAY_DOWN))
+    words = ("--db-path", str(database))
+    down = start(with_scripts, scripts, harness.run_cli, *words, "rollback", "--to-version", target, "--yes")
+    down.await_output("going down")
+    forced = start(with_scripts, scripts, harness.run_cli, *words, "migrate", "--force")
+
+    assert 0 == down.wait(), down.output
+    assert 0 == forced.wait(), forced.output
+    assert small.after == harness.contents(database)
+    tried("Crowds", f"migrate --force that waits behind a rollback to {target}", "plain migrate, new state")
 
 
 @pytest.mark.parametrize("number", range(max(1, ROUNDS // 10)))
