@@ -15,10 +15,10 @@ import pytest
 
 import legacy
 import vecmigrate
-from doors import run_cli, url
+from doors import DOORS, run_alembic, run_cli, url
 from scripts import Scripts
 from vecmigrate import history
-from vecmigrate.errors import RunFailedError
+from vecmigrate.errors import ConfigurationError, RunFailedError
 
 FAILS = 'raise RuntimeError("wrong")'
 # Only on the real database, and not where a run is rehearsed on a copy without rows.
@@ -364,3 +364,130 @@ def test_a_writer_that_reads_meanwhile_does_not_disturb(released_file: Path) -> 
     reader.close()
 
     assert "002" == legacy.revision(released_file)
+
+
+# What has the name of the mirror and is none.
+
+
+def link_to(place: Path, target: Path, kind: str) -> Path:
+    """Give a file a second name."""
+    place.unlink(missing_ok=True)
+    if kind == "symbolic":
+        place.symlink_to(target)
+    else:
+        place.hardlink_to(target)
+    return place
+
+
+@pytest.mark.parametrize("suffix", ["", "-wal", "-shm", "-journal"])
+@pytest.mark.parametrize("door", [*DOORS, "service"])
+def test_a_mirror_that_would_replace_the_database_is_refused_at_every_door(
+    door: str, suffix: str, released_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The setting names the database or a file of SQLite beside it: nothing is written."""
+    monkeypatch.setenv("VECMIGRATE_HISTORY_FILE", f"{released_file}{suffix}")
+    before = legacy.digest(released_file)
+
+    assert "would replace" in refusal(door, released_file)
+
+    assert before == legacy.digest(released_file)
+    assert [] == [each.name for each in released_file.parent.iterdir() if "run-" in each.name or each.is_dir()]
+
+
+def refusal(door: str, path: Path) -> str:
+    """Return what a door says of a run that it refuses."""
+    if door == "service":
+        return str(vecmigrate.ensure_current(url(path)).error)
+    if door == "command":
+        with pytest.raises(ConfigurationError) as raised:
+            vecmigrate.upgrade(url(path))
+        return str(raised.value)
+    result = run_cli("--db-path", path, "migrate") if door == "cli" else run_alembic(path, "upgrade", "head")
+    assert 0 != result.code
+    return result.err
+
+
+@pytest.mark.parametrize("kind", ["symbolic", "hard"])
+def test_a_link_to_the_database_is_no_mirror(kind: str, released_file: Path) -> None:
+    """The usual name of the mirror may lead to the database itself, for a new run and for one with nothing to do."""
+    vecmigrate.upgrade(url(released_file), "001")
+    link_to(mirror_of(released_file), released_file, kind)
+    backup = vecmigrate.backup(url(released_file))
+
+    with pytest.raises(ConfigurationError, match="would replace"):
+        vecmigrate.upgrade(url(released_file))
+    with pytest.raises(ConfigurationError, match="would replace"):
+        vecmigrate.upgrade(url(released_file), "001")
+    with pytest.raises(ConfigurationError, match="would replace"):
+        vecmigrate.restore(url(released_file), name=backup.name)
+    for words in (["--rebuild"], ["--clear", "--yes"]):
+        assert 1 == run_cli("--db-path", released_file, "history", *words).code
+
+    assert ("001", 2) == (legacy.revision(released_file), len(attempts(released_file)))
+    assert 0 == run_cli("--db-path", released_file, "status").code
+
+
+def test_a_mirror_that_would_replace_an_absent_database_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No file is made."""
+    monkeypatch.setenv("VECMIGRATE_HISTORY_FILE", str(tmp_path / "new.sqlite3"))
+
+    with pytest.raises(ConfigurationError, match="would replace"):
+        vecmigrate.upgrade(url(tmp_path / "new.sqlite3"))
+
+    assert [] == list(tmp_path.iterdir())
+
+
+def test_a_mirror_that_would_replace_the_ini_in_use_is_refused(released_file: Path) -> None:
+    """An alembic.ini that names itself stays as it is."""
+    ini = released_file.with_name("alembic.ini")
+    ini.write_text(f"[vecmigrate]\ndatabase_url = {url(released_file)}\nhistory_file = {ini}\n", encoding="utf-8")
+    before = legacy.tree(released_file.parent)
+
+    result = run_cli("--config", ini, "migrate")
+
+    assert (1, True) == (result.code, "would replace" in result.err)
+    assert before == legacy.tree(released_file.parent)
+
+
+def test_another_database_with_the_name_of_the_mirror_stays(
+    released_file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is told that the mirror could not be written; the migration stands, and a rebuild says why not."""
+    legacy.execute(mirror_of(released_file), "CREATE TABLE theirs (x)")
+    before = mirror_of(released_file).read_bytes()
+
+    vecmigrate.upgrade(url(released_file))
+
+    assert ("002", before) == (legacy.revision(released_file), mirror_of(released_file).read_bytes())
+    assert "could not be written (what has that name is no mirror)" in caplog.text
+    rebuilt = run_cli("--db-path", released_file, "history", "--rebuild")
+    assert (1, True) == (rebuilt.code, "what has that name is no mirror" in rebuilt.err)
+    assert before == mirror_of(released_file).read_bytes()
+
+
+@pytest.mark.parametrize("name", ["alembic.ini", "notes.txt", "sessions.sqlite3-wal.kept"])
+def test_a_file_of_another_kind_is_not_replaced(
+    name: str, released_file: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A setting that names a file of another kind by mistake, directly or by a link, does it no harm."""
+    other = released_file.with_name(name)
+    other.write_text("[theirs]\nkey = value\n", encoding="utf-8")
+    link_to(mirror_of(released_file), other, "symbolic")
+    vecmigrate.upgrade(url(released_file), "001")
+    monkeypatch.setenv("VECMIGRATE_HISTORY_FILE", str(other))
+    vecmigrate.upgrade(url(released_file))
+
+    assert "[theirs]\nkey = value\n" == other.read_text(encoding="utf-8")
+    assert 2 == caplog.text.count("could not be written")
+
+
+def test_a_mirror_may_have_any_name(released_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without .json too it is written, and written again over what was a mirror."""
+    place = released_file.with_name("mirror")
+    monkeypatch.setenv("VECMIGRATE_HISTORY_FILE", str(place))
+    place.write_bytes(b"")
+    for target, expected in (("001", 2), ("head", 3)):
+        vecmigrate.upgrade(url(released_file), target)
+        assert expected == len(json.loads(place.read_text(encoding="utf-8"))["migrations"])

@@ -1,9 +1,11 @@
 """The table of every attempt, its mirror as a JSON file, and the markers of runs that have begun."""
 
 import contextlib
+import errno
 import json
 import os
 import re
+import stat
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
@@ -37,6 +39,9 @@ __all__ = [
 
 MIRROR_LIMIT = 1000
 """The mirror holds this many attempts, the newest; the table holds all."""
+
+_LARGEST = 1 << 24
+"""No mirror and no marker has more bytes than this."""
 
 
 def now() -> datetime:
@@ -129,10 +134,39 @@ def _attempt(row: Any) -> Attempt:
 
 
 def write_mirror(path: str, attempts: Sequence[Attempt], *, token: str) -> None:
-    """Replace the mirror atomically, mode 0600. Raises OSError; the old file stays then."""
+    """Replace the mirror atomically, mode 0600. Raises OSError; the old file stays then.
+
+    What is no mirror stays too: something that is no file, a database, or a file that is neither named ``.json``
+    nor holds a JSON object.
+    """
+    _require_replaceable(os.path.realpath(path))
     entries = [attempt.entry() for attempt in attempts[-MIRROR_LIMIT:]]
     document = {"migrations": entries, "last_updated": now().isoformat()}
     write_file(path, json.dumps(document, indent=2, ensure_ascii=False) + "\n", token=token)
+
+
+def _require_replaceable(path: str) -> None:
+    """Raise OSError where a path names what nobody meant to be replaced by a mirror."""
+    try:
+        start = _read_start(path)
+    except FileNotFoundError:
+        return
+    # A mirror that is damaged is healed, so of one with the right name hardly anything is asked.
+    is_other = bool(start) and not path.endswith(".json") and not start.startswith(b"{")
+    if is_other or start.startswith(b"SQLite format 3\0"):
+        raise FileExistsError(errno.EEXIST, "what has that name is no mirror", path)
+
+
+def _read_start(path: str) -> bytes:
+    _require_file(os.stat(path), path)
+    with open(path, "rb") as file:
+        return file.read(64).lstrip()
+
+
+def _require_file(status: os.stat_result, path: str) -> None:
+    """Raise OSError for what is no regular file: a pipe would never end."""
+    if not stat.S_ISREG(status.st_mode):
+        raise FileExistsError(errno.EEXIST, "what has that name is no regular file", path)
 
 
 def read_mirror(path: str) -> list[Any] | None:

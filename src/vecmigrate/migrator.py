@@ -7,7 +7,7 @@ from typing import Any
 from alembic import command
 from alembic.util import CommandError
 
-from vecmigrate import adoption, history, meta
+from vecmigrate import adoption, history, meta, records
 from vecmigrate.access import alembic_config, one_at_a_time
 from vecmigrate.engine import writing
 from vecmigrate.errors import AheadError, ConfigurationError, RunFailedError, TargetError, VecmigrateError
@@ -143,6 +143,7 @@ class Migrator(Overview):
     def rebuild_mirror(self) -> str:
         """Write the mirror anew from the table; return its path. Raises ConfigurationError if it cannot be written."""
         path = self.settings.mirror(self._file())
+        records.require_mirror_apart(self.database, self.settings)
         attempts = self.attempts(limit=history.MIRROR_LIMIT)
         try:
             history.write_mirror(path, attempts, token=meta.new_database_id())
@@ -159,6 +160,7 @@ class Migrator(Overview):
 
         Raises DatabaseUnusableError where there is no database, NotOursError where a table of ours is not ours.
         """
+        records.require_mirror_apart(self.database, self.settings)
         with one_at_a_time:
             self.attempts(limit=1)  # Looked at first, because writing would make a database where none is.
             with writing(self.database, lock_timeout=self.settings.lock_timeout) as connection:

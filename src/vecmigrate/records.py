@@ -10,15 +10,17 @@ from sqlalchemy import Connection
 
 from vecmigrate import backups, history, meta
 from vecmigrate.engine import Database, reading, translated, writing
-from vecmigrate.errors import DatabaseUnusableError, VecmigrateError
+from vecmigrate.errors import ConfigurationError, DatabaseUnusableError, VecmigrateError
 from vecmigrate.schema import HISTORY, META, tool_metadata
 from vecmigrate.settings import Settings
+from vecmigrate.sqlite_files import SIDECARS
 
 __all__ = [
     "has_died",
     "make_tables",
     "mend_mirror",
     "record_failed",
+    "require_mirror_apart",
     "settle",
     "settle_if_readable",
     "write_mirror",
@@ -33,9 +35,13 @@ def make_tables(connection: Connection) -> None:
 
 
 def settle(database: Database, settings: Settings) -> None:
-    """Record runs whose process died, and remove what they left behind. Writes only if there were any."""
+    """Record runs whose process died, and remove what they left behind. Writes only if there were any.
+
+    Every run begins with it. Raises ConfigurationError where the mirror would replace what it must not.
+    """
     if database.path is None:
         return
+    require_mirror_apart(database, settings)
     with translated(database):
         if not history.markers(database.path):
             return
@@ -51,6 +57,27 @@ def settle(database: Database, settings: Settings) -> None:
     write_mirror(database, settings, token=meta.new_database_id())
     for marker in left:
         marker.remove(database.path)
+
+
+def require_mirror_apart(database: Database, settings: Settings) -> None:
+    """Raise ConfigurationError where the mirror would replace the database, a file of it, or the ini in use."""
+    if database.path is None:
+        return
+    mirror = settings.mirror(database.path)
+    places = [*(database.path + suffix for suffix in ("", *SIDECARS)), *([settings.ini] if settings.ini else [])]
+    if taken := next((place for place in places if _is_same(mirror, place)), None):
+        raise ConfigurationError(
+            f"The mirror of the history, {mirror}, would replace {taken}. Nothing was changed.",
+            next_step=f"set VECMIGRATE_HISTORY_FILE (or history_file) to a file of its own, then: "
+            f"vecmigrate {database.option} migrate",
+        )
+
+
+def _is_same(one: str, other: str) -> bool:
+    """Tell whether two paths are one file, or will be: through links, and whatever the case of letters."""
+    if os.path.exists(one) and os.path.exists(other):
+        return os.path.samefile(one, other)
+    return os.path.normcase(os.path.realpath(one)) == os.path.normcase(os.path.realpath(other))
 
 
 def has_died(connection: Connection, database: Database) -> bool:
@@ -128,7 +155,8 @@ def write_mirror(database: Database, settings: Settings, *, token: str) -> None:
             # Whoever settles meanwhile takes the temporary file for one of a killed run.
             _write_mirror(database, path, token)
     except (OSError, VecmigrateError) as error:
-        log.warning("The mirror %s could not be written (%s); the next run does it.", path, type(error).__name__)
+        why = getattr(error, "strerror", None) or type(error).__name__
+        log.warning("The mirror %s could not be written (%s); the next run tries again.", path, why)
 
 
 def _write_mirror(database: Database, path: str, token: str) -> None:
@@ -147,6 +175,7 @@ def mend_mirror(database: Database, settings: Settings) -> None:
     """Write the mirror anew where it is missing or not what the table says; one that is right is left alone."""
     if database.path is None:
         return
+    require_mirror_apart(database, settings)
     with reading(database) as connection:
         attempts = history.read(connection, limit=history.MIRROR_LIMIT)
     if attempts and history.read_mirror(settings.mirror(database.path)) != [each.entry() for each in attempts]:
