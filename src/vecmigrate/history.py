@@ -11,8 +11,9 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, delete, func, insert, inspect, select
+from sqlalchemy import Connection, Row, Select, delete, func, insert, inspect, select
 
+from vecmigrate.catalog import any_text
 from vecmigrate.schema import HISTORY
 
 __all__ = [
@@ -70,10 +71,13 @@ class Attempt:
     def entry(self) -> dict[str, Any]:
         """Return the entry of the mirror."""
         values = asdict(self)
-        values["metadata"] = {"revision": values.pop("revision"), "direction": values.pop("direction")} | dict(
-            self.metadata
-        )
+        named = {"revision": values.pop("revision"), "direction": values.pop("direction")}
+        # Before and after: first in order, and never what somebody's metadata say they are.
+        values["metadata"] = named | self.metadata | named
         return values
+
+
+_TEXTS = ("migration_id", "name", "direction", "status", "message", "executed_at")
 
 
 def has_history(connection: Connection) -> bool:
@@ -94,7 +98,7 @@ def add(connection: Connection, attempts: Iterable[Attempt]) -> None:
 
 def drop_run(connection: Connection, run_id: str) -> None:
     """Take back that a run died: it is alive, and about to record its own end."""
-    for row in connection.execute(select(HISTORY).where(HISTORY.c.status == "interrupted")):
+    for row in _rows(connection, select(HISTORY).where(HISTORY.c.status == "interrupted")):
         if _attempt(row._mapping).metadata.get("run_id") == run_id:  # noqa: SLF001
             connection.execute(delete(HISTORY).where(HISTORY.c.id == row.id))
 
@@ -121,16 +125,39 @@ def read(connection: Connection, *, limit: int | None = None, after: int = 0) ->
     if not has_history(connection):
         return []
     query = select(HISTORY).where(HISTORY.c.id > after).order_by(HISTORY.c.id.desc()).limit(limit)
-    return [_attempt(row._mapping) for row in reversed(connection.execute(query).all())]  # noqa: SLF001
+    return [_attempt(row._mapping) for row in reversed(_rows(connection, query))]  # noqa: SLF001
+
+
+def _rows(connection: Connection, query: Select[Any]) -> Sequence[Row[Any]]:
+    with any_text(connection):
+        return connection.execute(query).all()
 
 
 def _attempt(row: Any) -> Attempt:
-    values = {name: row[name] for name in Attempt.__dataclass_fields__}
+    """Return the attempt of a row, which in SQLite may hold values of any type."""
+    texts = {name: _text(row[name]) for name in _TEXTS}
+    optional = {name: None if row[name] is None else _text(row[name]) for name in ("revision", "version")}
+    duration, metadata = _number(row["duration_seconds"]), _metadata(row["metadata"])
+    return Attempt(**texts, **optional, duration_seconds=duration, metadata=metadata)
+
+
+def _text(value: object) -> str:
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+
+
+def _number(value: Any) -> float:
     try:
-        metadata = json.loads(values["metadata"])
+        return float(value)
     except (TypeError, ValueError):
-        metadata = None
-    return Attempt(**values | {"metadata": metadata if isinstance(metadata, dict) else {}})
+        return 0.0
+
+
+def _metadata(value: Any) -> dict[str, Any]:
+    try:
+        metadata = json.loads(value)
+    except (TypeError, ValueError, RecursionError):
+        return {}
+    return metadata if isinstance(metadata, dict) else {}
 
 
 def write_mirror(path: str, attempts: Sequence[Attempt], *, token: str) -> None:
@@ -140,9 +167,13 @@ def write_mirror(path: str, attempts: Sequence[Attempt], *, token: str) -> None:
     nor holds a JSON object.
     """
     _require_replaceable(os.path.realpath(path))
-    entries = [attempt.entry() for attempt in attempts[-MIRROR_LIMIT:]]
-    document = {"migrations": entries, "last_updated": now().isoformat()}
-    write_file(path, json.dumps(document, indent=2, ensure_ascii=False) + "\n", token=token)
+    try:
+        entries = [attempt.entry() for attempt in attempts[-MIRROR_LIMIT:]]
+        document = {"migrations": entries, "last_updated": now().isoformat()}
+        text = json.dumps(document, indent=2, ensure_ascii=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise OSError(errno.EINVAL, "the history holds what JSON cannot", path) from error
+    write_file(path, f"{text}\n", token=token)
 
 
 def _require_replaceable(path: str) -> None:
@@ -189,7 +220,8 @@ def write_file(path: str, text: str, *, token: str) -> None:
     temporary = temporary_name(path, token)
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        # Half a surrogate pair is no UTF-8, but may be written as the escape of JSON that it came from.
+        with os.fdopen(descriptor, "w", encoding="utf-8", errors="backslashreplace") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
