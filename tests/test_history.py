@@ -15,7 +15,7 @@ import pytest
 
 import legacy
 import vecmigrate
-from doors import DOORS, run_alembic, run_cli, url
+from doors import DOORS, Result, run_alembic, run_cli, url
 from scripts import Scripts
 from vecmigrate import history
 from vecmigrate.errors import ConfigurationError, RunFailedError
@@ -491,3 +491,42 @@ def test_a_mirror_may_have_any_name(released_file: Path, monkeypatch: pytest.Mon
     for target, expected in (("001", 2), ("head", 3)):
         vecmigrate.upgrade(url(released_file), target)
         assert expected == len(json.loads(place.read_text(encoding="utf-8"))["migrations"])
+
+
+# A mirror that could not be cleared.
+
+
+def cleared_beside_a_folder(path: Path, aside: Path) -> Result:
+    """Clear the history while a folder has the name of the mirror, and then put the mirror back."""
+    mirror_of(path).rename(aside)
+    mirror_of(path).mkdir()
+    result = run_cli("--db-path", path, "history", "--clear", "--yes")
+    mirror_of(path).rmdir()
+    aside.rename(mirror_of(path))
+    return result
+
+
+@pytest.mark.parametrize("healing", ["migrate", "history --clear --yes", "history --rebuild"])
+def test_a_mirror_that_was_not_cleared_is_told_and_healed(healing: str, released_file: Path, tmp_path: Path) -> None:
+    """The message says what was done and what was not, and whatever comes next empties the mirror."""
+    vecmigrate.upgrade(url(released_file))
+
+    result = cleared_beside_a_folder(released_file, tmp_path / "aside.json")
+
+    assert (1, []) == (result.code, attempts(released_file))
+    assert "The history in the database is cleared (3 attempts), and the mirror is not." in result.err
+    assert 3 == len(mirrored(released_file))
+    assert 0 == run_cli("--db-path", released_file, *healing.split()).code
+    assert [] == mirrored(released_file)
+
+
+def test_nothing_to_forget_makes_no_mirror(released_file: Path) -> None:
+    """Neither a run with nothing to do nor --clear makes one beside an empty table."""
+    vecmigrate.upgrade(url(released_file))
+    legacy.execute(released_file, "DELETE FROM vecmigrate_history")
+    mirror_of(released_file).unlink()
+
+    assert 0 == run_cli("--db-path", released_file, "history", "--clear", "--yes").code
+    vecmigrate.upgrade(url(released_file))
+
+    assert not mirror_of(released_file).exists()

@@ -177,6 +177,9 @@ def mend_mirror(database: Database, settings: Settings) -> None:
         return
     require_mirror_apart(database, settings)
     with reading(database) as connection:
-        attempts = history.read(connection, limit=history.MIRROR_LIMIT)
-    if attempts and history.read_mirror(settings.mirror(database.path)) != [each.entry() for each in attempts]:
+        is_cleared = history.has_history(connection)
+        entries = [each.entry() for each in history.read(connection, limit=history.MIRROR_LIMIT)]
+    mirrored = history.read_mirror(settings.mirror(database.path))
+    # Beside an empty table no mirror is as good as an empty one, and without a table it is somebody else's.
+    if mirrored != entries and (entries or (mirrored and is_cleared)):
         write_mirror(database, settings, token=meta.new_database_id())
