@@ -194,6 +194,15 @@ def _read_start(path: str) -> bytes:
         return file.read(64).lstrip()
 
 
+def _read_small(path: str) -> str:
+    status = os.stat(path)
+    _require_file(status, path)
+    if status.st_size > _LARGEST:
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), path)
+    with open(path, encoding="utf-8") as file:
+        return file.read()
+
+
 def _require_file(status: os.stat_result, path: str) -> None:
     """Raise OSError for what is no regular file: a pipe would never end."""
     if not stat.S_ISREG(status.st_mode):
@@ -203,8 +212,7 @@ def _require_file(status: os.stat_result, path: str) -> None:
 def read_mirror(path: str) -> list[Any] | None:
     """Return the entries of a mirror, None where there is none or it is damaged. Decides nothing but its repair."""
     try:
-        with open(path, encoding="utf-8") as file:
-            document = json.load(file)
+        document = json.loads(_read_small(path))
     except (OSError, ValueError, RecursionError):
         return None
     entries = document.get("migrations") if isinstance(document, dict) else None
@@ -286,14 +294,13 @@ def markers(database: str) -> list[Marker]:
         return []
     pattern = re.compile(rf"\.?{re.escape(name)}\.run-([0-9a-f]{{32}})\.json(\.\1\.tmp)?")
     with os.scandir(folder) as entries:
-        runs = {match[1] for each in entries if (match := pattern.fullmatch(each.name)) and not each.is_dir()}
+        runs = {match[1] for each in entries if (match := pattern.fullmatch(each.name)) and each.is_file()}
     return sorted((_marker(database, run_id) for run_id in runs), key=lambda marker: marker.started_at)
 
 
 def _marker(database: str, run_id: str) -> Marker:
     try:
-        with open(_marker_path(database, run_id), encoding="utf-8") as file:
-            marker: Marker | None = Marker(**json.load(file))
+        marker: Marker | None = Marker(**json.loads(_read_small(_marker_path(database, run_id))))
     except (OSError, ValueError, TypeError, RecursionError):
         marker = None
     if marker is None or not _is_whole(marker):
