@@ -530,3 +530,58 @@ def test_nothing_to_forget_makes_no_mirror(released_file: Path) -> None:
     vecmigrate.upgrade(url(released_file))
 
     assert not mirror_of(released_file).exists()
+
+
+# Names as long as they may be.
+
+
+def longest(path: Path, suffix: str, letter: str = "n") -> Path:
+    """Give a database the longest name with which SQLite can still name its journal."""
+    room = 255 - len("-journal") - len(suffix)
+    return path.rename(path.with_name(letter * (room // len(letter.encode())) + suffix))
+
+
+@pytest.mark.parametrize("letter", ["n", "ü", "語"])
+def test_a_database_with_the_longest_name_is_migrated(letter: str, released_file: Path) -> None:
+    """Migrated, mirrored, rolled back and restored, and nothing is left beside it."""
+    path = longest(released_file, ".sqlite3", letter)
+
+    vecmigrate.upgrade(url(path))
+    backup = vecmigrate.backup(url(path))
+    vecmigrate.rollback(url(path), to_version="001")
+    vecmigrate.restore(url(path), name=backup.name)
+
+    assert ("002", 5) == (legacy.revision(path), len(mirrored(path)))
+    beside = {each.name for each in path.parent.iterdir()} - {f"{path.name}-wal", f"{path.name}-shm"}
+    assert {path.name, mirror_of(path).name, "backups"} == beside
+
+
+def test_a_mirror_with_too_long_a_name_fails_no_run(released_file: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Without a suffix that it could take the place of, the name of the mirror does not fit."""
+    path = longest(released_file, "")
+
+    vecmigrate.upgrade(url(path))
+
+    assert "002" == legacy.revision(path)
+    assert "could not be written (File name too long)" in caplog.text
+    assert [path.name, "backups"] == sorted((each.name for each in path.parent.iterdir()), key=len, reverse=True)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="SIGKILL is POSIX's")
+def test_a_killed_run_of_a_database_with_the_longest_name_is_recorded(scripts: Scripts, released_file: Path) -> None:
+    """The next run finds its marker and what it left half-written, and no other database does."""
+    path = longest(released_file, ".sqlite3")
+    scripts.add(KILLS)
+    killed(path, scripts)
+    (marker,) = history.markers(str(path))
+    assert [] == history.markers(str(path.with_name(f"n{path.name[2:-1]}4")))
+    left = [history.temporary_name(str(mirror_of(path)), marker.run_id)]
+    left.append(history.temporary_name(str(next(path.parent.glob("*.run-*.json"))), marker.run_id))
+    for each in left:
+        Path(each).write_text("{", encoding="utf-8")
+    scripts.add("pass")
+
+    vecmigrate.upgrade(url(path))
+
+    assert ["interrupted", *["success"] * 4] == [each["status"] for each in mirrored(path)]
+    assert [] == [each.name for each in path.parent.iterdir() if each.suffix == ".tmp" or ".run-" in each.name]

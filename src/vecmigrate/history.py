@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import hashlib
 import json
 import os
 import re
@@ -43,6 +44,11 @@ MIRROR_LIMIT = 1000
 
 _LARGEST = 1 << 24
 """No mirror and no marker has more bytes than this."""
+
+_ROOM = 255 - len("..") - 32 - len(".tmp")
+"""File names have at most 255 bytes; so many are left of a temporary one, whose token has 32."""
+
+_ROOM_OF_MARKER = _ROOM - len(".run-") - 32 - len(".json")
 
 
 def now() -> datetime:
@@ -242,13 +248,22 @@ def write_file(path: str, text: str, *, token: str) -> None:
 
 def temporary_name(path: str, token: str) -> str:
     folder, name = os.path.split(os.path.realpath(path))
-    return os.path.join(folder, f".{name}.{token}.tmp")
+    return os.path.join(folder, f".{_fitting(name, _ROOM)}.{token}.tmp")
+
+
+def _fitting(name: str, room: int) -> str:
+    """Return a name, or of one with more bytes than there is room for the beginning, and a hash of all of it."""
+    whole = os.fsencode(name)
+    if len(whole) <= room:
+        return name
+    digest = hashlib.sha256(whole).hexdigest()[:16]
+    return whole[: room - len(digest) - 1].decode(errors="ignore") + f"~{digest}"
 
 
 def clean_temporary(path: str) -> None:
     """Remove what killed writers of a file left beside it."""
     folder, name = os.path.split(os.path.realpath(path))
-    pattern = re.compile(rf"\.{re.escape(name)}\.[0-9a-f-]{{32,36}}\.tmp")
+    pattern = re.compile(rf"\.{re.escape(_fitting(name, _ROOM))}\.[0-9a-f-]{{32,36}}\.tmp")
     with contextlib.suppress(OSError):
         for entry in os.listdir(folder):
             if pattern.fullmatch(entry):
@@ -284,7 +299,8 @@ class Marker:
 
 
 def _marker_path(database: str, run_id: str) -> str:
-    return f"{database}.run-{run_id}.json"
+    folder, name = os.path.split(database)
+    return os.path.join(folder, f"{_fitting(name, _ROOM_OF_MARKER)}.run-{run_id}.json")
 
 
 def markers(database: str) -> list[Marker]:
@@ -292,7 +308,7 @@ def markers(database: str) -> list[Marker]:
     folder, name = os.path.split(database)
     if not os.path.isdir(folder):
         return []
-    pattern = re.compile(rf"\.?{re.escape(name)}\.run-([0-9a-f]{{32}})\.json(\.\1\.tmp)?")
+    pattern = re.compile(rf"\.?{re.escape(_fitting(name, _ROOM_OF_MARKER))}\.run-([0-9a-f]{{32}})\.json(\.\1\.tmp)?")
     with os.scandir(folder) as entries:
         runs = {match[1] for each in entries if (match := pattern.fullmatch(each.name)) and each.is_file()}
     return sorted((_marker(database, run_id) for run_id in runs), key=lambda marker: marker.started_at)
