@@ -247,6 +247,9 @@ def test_a_killed_run_is_recorded_as_interrupted_by_the_next(scripts: Scripts, r
     assert [] == [path.name for path in released_file.parent.iterdir() if "run-" in path.name]
     assert [".somebody-elses.tmp"] == [path.name for path in folder.glob("*.tmp")]
     assert ["interrupted", *["success"] * 4] == [each["status"] for each in mirrored(released_file)]
+    # A marker does not tell which of both it was.
+    told = "The run (000, 001, 002, 003) did not finish: its process died, or its end could not be recorded"
+    assert mirrored(released_file)[0]["message"].startswith(told)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="SIGKILL is POSIX's")

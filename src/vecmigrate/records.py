@@ -68,7 +68,7 @@ def require_mirror_apart(database: Database, settings: Settings) -> None:
     if taken := next((place for place in places if _is_same(mirror, place)), None):
         raise ConfigurationError(
             f"The mirror of the history, {mirror}, would replace {taken}. Nothing was changed.",
-            next_step=f"set VECMIGRATE_HISTORY_FILE (or history_file) to a file of its own, then: "
+            next_step="set VECMIGRATE_HISTORY_FILE (or history_file) to a file of its own, then: "
             f"vecmigrate {database.option} migrate",
         )
 
@@ -133,7 +133,8 @@ def _interrupted(marker: history.Marker) -> history.Attempt:
         name=first["name"],
         direction=first["direction"],
         status="interrupted",
-        message=f"The process died during the run ({planned}); nothing of it was committed",
+        message=f"The run ({planned}) did not finish: its process died, or its end could not be recorded; "
+        "nothing of it was committed",
         executed_at=marker.started_at,
         duration_seconds=0.0,
         metadata={"run_id": marker.run_id, "backup_path": marker.backup},
@@ -177,9 +178,9 @@ def mend_mirror(database: Database, settings: Settings) -> None:
         return
     require_mirror_apart(database, settings)
     with reading(database) as connection:
-        is_cleared = history.has_history(connection)
+        has_table = history.has_history(connection)
         entries = [each.entry() for each in history.read(connection, limit=history.MIRROR_LIMIT)]
     mirrored = history.read_mirror(settings.mirror(database.path))
     # Beside an empty table no mirror is as good as an empty one, and without a table it is somebody else's.
-    if mirrored != entries and (entries or (mirrored and is_cleared)):
+    if mirrored != entries and (entries or (mirrored and has_table)):
         write_mirror(database, settings, token=meta.new_database_id())
