@@ -4,6 +4,7 @@ import contextlib
 import errno
 import hashlib
 import json
+import math
 import os
 import re
 import stat
@@ -141,10 +142,10 @@ def _rows(connection: Connection, query: Select[Any]) -> Sequence[Row[Any]]:
 
 def _attempt(row: Any) -> Attempt:
     """Return the attempt of a row, which in SQLite may hold values of any type."""
-    texts = {name: _text(row[name]) for name in _TEXTS}
-    optional = {name: None if row[name] is None else _text(row[name]) for name in ("revision", "version")}
+    values: dict[str, Any] = {name: _text(row[name]) for name in _TEXTS}
+    values |= {name: None if row[name] is None else _text(row[name]) for name in ("revision", "version")}
     duration, metadata = _number(row["duration_seconds"]), _metadata(row["metadata"])
-    return Attempt(**texts, **optional, duration_seconds=duration, metadata=metadata)
+    return Attempt(**values, duration_seconds=duration, metadata=metadata)
 
 
 def _text(value: object) -> str:
@@ -153,14 +154,16 @@ def _text(value: object) -> str:
 
 def _number(value: Any) -> float:
     try:
-        return float(value)
+        number = float(value)
     except (TypeError, ValueError):
         return 0.0
+    return number if math.isfinite(number) else 0.0
 
 
 def _metadata(value: Any) -> dict[str, Any]:
     try:
-        metadata = json.loads(value)
+        # NaN, which Python alone takes for JSON, becomes a text.
+        metadata = json.loads(value, parse_constant=str)
     except (TypeError, ValueError, RecursionError):
         return {}
     return metadata if isinstance(metadata, dict) else {}
