@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -607,9 +607,15 @@ def test_exit_6_for_what_needs_a_person(vecmigrate: ON_FILE, released_file: Path
     assert before == legacy.tree(released_file.parent)
 
 
-def test_what_nobody_foresaw_is_an_error_without_a_traceback(migrated: ON_FILE, released_file: Path) -> None:
+def test_what_nobody_foresaw_is_an_error_without_a_traceback(
+    migrated: ON_FILE, released_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It is one line and exit code 1, and -v shows where it came from."""
-    legacy.execute(released_file, "UPDATE vecmigrate_preserved SET row = 'not JSON'")
+
+    def fails(*_: object, **__: object) -> NoReturn:
+        raise KeyError
+
+    monkeypatch.setattr("vecmigrate.preserved.rows", fails)
     result = migrated("preserved", "--json")
     assert 1 == error_of(result)["exit_code"]
     assert "Traceback" not in result.err

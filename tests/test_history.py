@@ -15,10 +15,10 @@ import pytest
 
 import legacy
 import vecmigrate
-from doors import run_cli, url
+from doors import DOORS, Result, run_alembic, run_cli, url
 from scripts import Scripts
 from vecmigrate import history
-from vecmigrate.errors import RunFailedError
+from vecmigrate.errors import ConfigurationError, RunFailedError
 
 FAILS = 'raise RuntimeError("wrong")'
 # Only on the real database, and not where a run is rehearsed on a copy without rows.
@@ -247,6 +247,9 @@ def test_a_killed_run_is_recorded_as_interrupted_by_the_next(scripts: Scripts, r
     assert [] == [path.name for path in released_file.parent.iterdir() if "run-" in path.name]
     assert [".somebody-elses.tmp"] == [path.name for path in folder.glob("*.tmp")]
     assert ["interrupted", *["success"] * 4] == [each["status"] for each in mirrored(released_file)]
+    # A marker does not tell which of both it was.
+    told = "The run (000, 001, 002, 003) did not finish: its process died, or its end could not be recorded"
+    assert mirrored(released_file)[0]["message"].startswith(told)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="SIGKILL is POSIX's")
@@ -364,3 +367,224 @@ def test_a_writer_that_reads_meanwhile_does_not_disturb(released_file: Path) -> 
     reader.close()
 
     assert "002" == legacy.revision(released_file)
+
+
+# What has the name of the mirror and is none.
+
+
+def link_to(place: Path, target: Path, kind: str) -> Path:
+    """Give a file a second name."""
+    place.unlink(missing_ok=True)
+    if kind == "symbolic":
+        place.symlink_to(target)
+    else:
+        place.hardlink_to(target)
+    return place
+
+
+@pytest.mark.parametrize("suffix", ["", "-wal", "-shm", "-journal"])
+@pytest.mark.parametrize("door", [*DOORS, "service"])
+def test_a_mirror_that_would_replace_the_database_is_refused_at_every_door(
+    door: str, suffix: str, released_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The setting names the database or a file of SQLite beside it: nothing is written."""
+    monkeypatch.setenv("VECMIGRATE_HISTORY_FILE", f"{released_file}{suffix}")
+    before = legacy.digest(released_file)
+
+    assert "would replace" in refusal(door, released_file)
+
+    assert before == legacy.digest(released_file)
+    assert [] == [each.name for each in released_file.parent.iterdir() if "run-" in each.name or each.is_dir()]
+
+
+def refusal(door: str, path: Path) -> str:
+    """Return what a door says of a run that it refuses."""
+    if door == "service":
+        return str(vecmigrate.ensure_current(url(path)).error)
+    if door == "command":
+        with pytest.raises(ConfigurationError) as raised:
+            vecmigrate.upgrade(url(path))
+        return str(raised.value)
+    result = run_cli("--db-path", path, "migrate") if door == "cli" else run_alembic(path, "upgrade", "head")
+    assert 0 != result.code
+    return result.err
+
+
+@pytest.mark.parametrize("kind", ["symbolic", "hard"])
+def test_a_link_to_the_database_is_no_mirror(kind: str, released_file: Path) -> None:
+    """The usual name of the mirror may lead to the database itself, for a new run and for one with nothing to do."""
+    vecmigrate.upgrade(url(released_file), "001")
+    link_to(mirror_of(released_file), released_file, kind)
+    backup = vecmigrate.backup(url(released_file))
+
+    with pytest.raises(ConfigurationError, match="would replace"):
+        vecmigrate.upgrade(url(released_file))
+    with pytest.raises(ConfigurationError, match="would replace"):
+        vecmigrate.upgrade(url(released_file), "001")
+    with pytest.raises(ConfigurationError, match="would replace"):
+        vecmigrate.restore(url(released_file), name=backup.name)
+    for words in (["--rebuild"], ["--clear", "--yes"]):
+        assert 1 == run_cli("--db-path", released_file, "history", *words).code
+
+    assert ("001", 2) == (legacy.revision(released_file), len(attempts(released_file)))
+    assert 0 == run_cli("--db-path", released_file, "status").code
+
+
+def test_a_mirror_that_would_replace_an_absent_database_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No file is made."""
+    monkeypatch.setenv("VECMIGRATE_HISTORY_FILE", str(tmp_path / "new.sqlite3"))
+
+    with pytest.raises(ConfigurationError, match="would replace"):
+        vecmigrate.upgrade(url(tmp_path / "new.sqlite3"))
+
+    assert [] == list(tmp_path.iterdir())
+
+
+def test_a_mirror_that_would_replace_the_ini_in_use_is_refused(released_file: Path) -> None:
+    """An alembic.ini that names itself stays as it is."""
+    ini = released_file.with_name("alembic.ini")
+    ini.write_text(f"[vecmigrate]\ndatabase_url = {url(released_file)}\nhistory_file = {ini}\n", encoding="utf-8")
+    before = legacy.tree(released_file.parent)
+
+    result = run_cli("--config", ini, "migrate")
+
+    assert (1, True) == (result.code, "would replace" in result.err)
+    assert before == legacy.tree(released_file.parent)
+
+
+def test_another_database_with_the_name_of_the_mirror_stays(
+    released_file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is told that the mirror could not be written; the migration stands, and a rebuild says why not."""
+    legacy.execute(mirror_of(released_file), "CREATE TABLE theirs (x)")
+    before = mirror_of(released_file).read_bytes()
+
+    vecmigrate.upgrade(url(released_file))
+
+    assert ("002", before) == (legacy.revision(released_file), mirror_of(released_file).read_bytes())
+    assert "could not be written (what has that name is no mirror)" in caplog.text
+    rebuilt = run_cli("--db-path", released_file, "history", "--rebuild")
+    assert (1, True) == (rebuilt.code, "what has that name is no mirror" in rebuilt.err)
+    assert before == mirror_of(released_file).read_bytes()
+
+
+@pytest.mark.parametrize("name", ["alembic.ini", "notes.txt", "sessions.sqlite3-wal.kept"])
+def test_a_file_of_another_kind_is_not_replaced(
+    name: str, released_file: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A setting that names a file of another kind by mistake, directly or by a link, does it no harm."""
+    other = released_file.with_name(name)
+    other.write_text("[theirs]\nkey = value\n", encoding="utf-8")
+    link_to(mirror_of(released_file), other, "symbolic")
+    vecmigrate.upgrade(url(released_file), "001")
+    monkeypatch.setenv("VECMIGRATE_HISTORY_FILE", str(other))
+    vecmigrate.upgrade(url(released_file))
+
+    assert "[theirs]\nkey = value\n" == other.read_text(encoding="utf-8")
+    assert 2 == caplog.text.count("could not be written")
+
+
+def test_a_mirror_may_have_any_name(released_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without .json too it is written, and written again over what was a mirror."""
+    place = released_file.with_name("mirror")
+    monkeypatch.setenv("VECMIGRATE_HISTORY_FILE", str(place))
+    place.write_bytes(b"")
+    for target, expected in (("001", 2), ("head", 3)):
+        vecmigrate.upgrade(url(released_file), target)
+        assert expected == len(json.loads(place.read_text(encoding="utf-8"))["migrations"])
+
+
+# A mirror that could not be cleared.
+
+
+def cleared_beside_a_folder(path: Path, aside: Path) -> Result:
+    """Clear the history while a folder has the name of the mirror, and then put the mirror back."""
+    mirror_of(path).rename(aside)
+    mirror_of(path).mkdir()
+    result = run_cli("--db-path", path, "history", "--clear", "--yes")
+    mirror_of(path).rmdir()
+    aside.rename(mirror_of(path))
+    return result
+
+
+@pytest.mark.parametrize("healing", ["migrate", "history --clear --yes", "history --rebuild"])
+def test_a_mirror_that_was_not_cleared_is_told_and_healed(healing: str, released_file: Path, tmp_path: Path) -> None:
+    """The message says what was done and what was not, and whatever comes next empties the mirror."""
+    vecmigrate.upgrade(url(released_file))
+
+    result = cleared_beside_a_folder(released_file, tmp_path / "aside.json")
+
+    assert (1, []) == (result.code, attempts(released_file))
+    assert "The history in the database is cleared (3 attempts), and the mirror is not." in result.err
+    assert 3 == len(mirrored(released_file))
+    assert 0 == run_cli("--db-path", released_file, *healing.split()).code
+    assert [] == mirrored(released_file)
+
+
+def test_nothing_to_forget_makes_no_mirror(released_file: Path) -> None:
+    """Neither a run with nothing to do nor --clear makes one beside an empty table."""
+    vecmigrate.upgrade(url(released_file))
+    legacy.execute(released_file, "DELETE FROM vecmigrate_history")
+    mirror_of(released_file).unlink()
+
+    assert 0 == run_cli("--db-path", released_file, "history", "--clear", "--yes").code
+    vecmigrate.upgrade(url(released_file))
+
+    assert not mirror_of(released_file).exists()
+
+
+# Names as long as they may be.
+
+
+def longest(path: Path, suffix: str, letter: str = "n") -> Path:
+    """Give a database the longest name with which SQLite can still name its journal."""
+    room = 255 - len("-journal") - len(suffix)
+    return path.rename(path.with_name(letter * (room // len(letter.encode())) + suffix))
+
+
+@pytest.mark.parametrize("letter", ["n", "ü", "語"])
+def test_a_database_with_the_longest_name_is_migrated(letter: str, released_file: Path) -> None:
+    """Migrated, mirrored, rolled back and restored, and nothing is left beside it."""
+    path = longest(released_file, ".sqlite3", letter)
+
+    vecmigrate.upgrade(url(path))
+    backup = vecmigrate.backup(url(path))
+    vecmigrate.rollback(url(path), to_version="001")
+    vecmigrate.restore(url(path), name=backup.name)
+
+    assert ("002", 5) == (legacy.revision(path), len(mirrored(path)))
+    beside = {each.name for each in path.parent.iterdir()} - {f"{path.name}-wal", f"{path.name}-shm"}
+    assert {path.name, mirror_of(path).name, "backups"} == beside
+
+
+def test_a_mirror_with_too_long_a_name_fails_no_run(released_file: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Without a suffix that it could take the place of, the name of the mirror does not fit."""
+    path = longest(released_file, "")
+
+    vecmigrate.upgrade(url(path))
+
+    assert "002" == legacy.revision(path)
+    assert "could not be written (File name too long)" in caplog.text
+    assert [path.name, "backups"] == sorted((each.name for each in path.parent.iterdir()), key=len, reverse=True)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="SIGKILL is POSIX's")
+def test_a_killed_run_of_a_database_with_the_longest_name_is_recorded(scripts: Scripts, released_file: Path) -> None:
+    """The next run finds its marker and what it left half-written, and no other database does."""
+    path = longest(released_file, ".sqlite3")
+    scripts.add(KILLS)
+    killed(path, scripts)
+    (marker,) = history.markers(str(path))
+    assert [] == history.markers(str(path.with_name(f"n{path.name[2:-1]}4")))
+    left = [history.temporary_name(str(mirror_of(path)), marker.run_id)]
+    left.append(history.temporary_name(str(next(path.parent.glob("*.run-*.json"))), marker.run_id))
+    for each in left:
+        Path(each).write_text("{", encoding="utf-8")
+    scripts.add("pass")
+
+    vecmigrate.upgrade(url(path))
+
+    assert ["interrupted", *["success"] * 4] == [each["status"] for each in mirrored(path)]
+    assert [] == [each.name for each in path.parent.iterdir() if each.suffix == ".tmp" or ".run-" in each.name]

@@ -4,6 +4,8 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 from sqlalchemy import Connection, Table, inspect
 from sqlalchemy.dialects.sqlite import dialect as sqlite_dialect
@@ -14,6 +16,7 @@ from vecmigrate.engine import scratch
 
 __all__ = [
     "Object",
+    "any_text",
     "column_names",
     "database_uuid",
     "has_content",
@@ -29,6 +32,20 @@ __all__ = [
 
 def is_sqlite(connection: Connection) -> bool:
     return connection.dialect.name == "sqlite"
+
+
+@contextmanager
+def any_text(connection: Connection) -> Iterator[None]:
+    """Read text that is not UTF-8 too, which SQLite may hold: what is wrong in it is replaced by a mark."""
+    if not is_sqlite(connection):
+        yield
+        return
+    driver: Any = connection.connection.driver_connection
+    before, driver.text_factory = driver.text_factory, partial(str, encoding="utf-8", errors="replace")
+    try:
+        yield
+    finally:
+        driver.text_factory = before
 
 
 def has_content(connection: Connection) -> bool:

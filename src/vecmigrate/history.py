@@ -1,16 +1,21 @@
 """The table of every attempt, its mirror as a JSON file, and the markers of runs that have begun."""
 
 import contextlib
+import errno
+import hashlib
 import json
+import math
 import os
 import re
+import stat
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, delete, func, insert, inspect, select
+from sqlalchemy import Connection, Row, Select, delete, func, insert, inspect, select
 
+from vecmigrate.catalog import any_text
 from vecmigrate.schema import HISTORY
 
 __all__ = [
@@ -37,6 +42,14 @@ __all__ = [
 
 MIRROR_LIMIT = 1000
 """The mirror holds this many attempts, the newest; the table holds all."""
+
+_LARGEST = 1 << 24
+"""No mirror and no marker has more bytes than this."""
+
+_ROOM = 255 - len("..") - 32 - len(".tmp")
+"""File names have at most 255 bytes; so many are left of a temporary one, whose token has 32."""
+
+_ROOM_OF_MARKER = _ROOM - len(".run-") - 32 - len(".json")
 
 
 def now() -> datetime:
@@ -65,10 +78,13 @@ class Attempt:
     def entry(self) -> dict[str, Any]:
         """Return the entry of the mirror."""
         values = asdict(self)
-        values["metadata"] = {"revision": values.pop("revision"), "direction": values.pop("direction")} | dict(
-            self.metadata
-        )
+        named = {"revision": values.pop("revision"), "direction": values.pop("direction")}
+        # Before and after: first in order, and never what somebody's metadata say they are.
+        values["metadata"] = named | self.metadata | named
         return values
+
+
+_TEXTS = ("migration_id", "name", "direction", "status", "message", "executed_at")
 
 
 def has_history(connection: Connection) -> bool:
@@ -89,7 +105,7 @@ def add(connection: Connection, attempts: Iterable[Attempt]) -> None:
 
 def drop_run(connection: Connection, run_id: str) -> None:
     """Take back that a run died: it is alive, and about to record its own end."""
-    for row in connection.execute(select(HISTORY).where(HISTORY.c.status == "interrupted")):
+    for row in _rows(connection, select(HISTORY).where(HISTORY.c.status == "interrupted")):
         if _attempt(row._mapping).metadata.get("run_id") == run_id:  # noqa: SLF001
             connection.execute(delete(HISTORY).where(HISTORY.c.id == row.id))
 
@@ -116,30 +132,96 @@ def read(connection: Connection, *, limit: int | None = None, after: int = 0) ->
     if not has_history(connection):
         return []
     query = select(HISTORY).where(HISTORY.c.id > after).order_by(HISTORY.c.id.desc()).limit(limit)
-    return [_attempt(row._mapping) for row in reversed(connection.execute(query).all())]  # noqa: SLF001
+    return [_attempt(row._mapping) for row in reversed(_rows(connection, query))]  # noqa: SLF001
+
+
+def _rows(connection: Connection, query: Select[Any]) -> Sequence[Row[Any]]:
+    with any_text(connection):
+        return connection.execute(query).all()
 
 
 def _attempt(row: Any) -> Attempt:
-    values = {name: row[name] for name in Attempt.__dataclass_fields__}
+    """Return the attempt of a row, which in SQLite may hold values of any type."""
+    values: dict[str, Any] = {name: _text(row[name]) for name in _TEXTS}
+    values |= {name: None if row[name] is None else _text(row[name]) for name in ("revision", "version")}
+    duration, metadata = _number(row["duration_seconds"]), _metadata(row["metadata"])
+    return Attempt(**values, duration_seconds=duration, metadata=metadata)
+
+
+def _text(value: object) -> str:
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+
+
+def _number(value: Any) -> float:
     try:
-        metadata = json.loads(values["metadata"])
+        number = float(value)
     except (TypeError, ValueError):
-        metadata = None
-    return Attempt(**values | {"metadata": metadata if isinstance(metadata, dict) else {}})
+        return 0.0
+    return number if math.isfinite(number) else 0.0
+
+
+def _metadata(value: Any) -> dict[str, Any]:
+    try:
+        # NaN, which Python alone takes for JSON, becomes a text.
+        metadata = json.loads(value, parse_constant=str)
+    except (TypeError, ValueError, RecursionError):
+        return {}
+    return metadata if isinstance(metadata, dict) else {}
 
 
 def write_mirror(path: str, attempts: Sequence[Attempt], *, token: str) -> None:
-    """Replace the mirror atomically, mode 0600. Raises OSError; the old file stays then."""
-    entries = [attempt.entry() for attempt in attempts[-MIRROR_LIMIT:]]
-    document = {"migrations": entries, "last_updated": now().isoformat()}
-    write_file(path, json.dumps(document, indent=2, ensure_ascii=False) + "\n", token=token)
+    """Replace the mirror atomically, mode 0600. Raises OSError; the old file stays then.
+
+    What is no mirror stays too: something that is no file, a database, or a file that is neither named ``.json``
+    nor holds a JSON object.
+    """
+    _require_replaceable(os.path.realpath(path))
+    try:
+        entries = [attempt.entry() for attempt in attempts[-MIRROR_LIMIT:]]
+        document = {"migrations": entries, "last_updated": now().isoformat()}
+        text = json.dumps(document, indent=2, ensure_ascii=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise OSError(errno.EINVAL, "the history holds what JSON cannot", path) from error
+    write_file(path, f"{text}\n", token=token)
+
+
+def _require_replaceable(path: str) -> None:
+    """Raise OSError where a path names what nobody meant to be replaced by a mirror."""
+    try:
+        start = _read_start(path)
+    except FileNotFoundError:
+        return
+    # A mirror that is damaged is healed, so of one with the right name hardly anything is asked.
+    is_other = bool(start) and not path.endswith(".json") and not start.startswith(b"{")
+    if is_other or start.startswith(b"SQLite format 3\0"):
+        raise FileExistsError(errno.EEXIST, "what has that name is no mirror", path)
+
+
+def _read_start(path: str) -> bytes:
+    _require_file(os.stat(path), path)
+    with open(path, "rb") as file:
+        return file.read(64).lstrip()
+
+
+def _read_small(path: str) -> str:
+    status = os.stat(path)
+    _require_file(status, path)
+    if status.st_size > _LARGEST:
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), path)
+    with open(path, encoding="utf-8") as file:
+        return file.read()
+
+
+def _require_file(status: os.stat_result, path: str) -> None:
+    """Raise OSError for what is no regular file: a pipe would never end."""
+    if not stat.S_ISREG(status.st_mode):
+        raise FileExistsError(errno.EEXIST, "what has that name is no regular file", path)
 
 
 def read_mirror(path: str) -> list[Any] | None:
     """Return the entries of a mirror, None where there is none or it is damaged. Decides nothing but its repair."""
     try:
-        with open(path, encoding="utf-8") as file:
-            document = json.load(file)
+        document = json.loads(_read_small(path))
     except (OSError, ValueError, RecursionError):
         return None
     entries = document.get("migrations") if isinstance(document, dict) else None
@@ -155,7 +237,8 @@ def write_file(path: str, text: str, *, token: str) -> None:
     temporary = temporary_name(path, token)
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        # Half a surrogate pair is no UTF-8, but may be written as the escape of JSON that it came from.
+        with os.fdopen(descriptor, "w", encoding="utf-8", errors="backslashreplace") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
@@ -168,13 +251,22 @@ def write_file(path: str, text: str, *, token: str) -> None:
 
 def temporary_name(path: str, token: str) -> str:
     folder, name = os.path.split(os.path.realpath(path))
-    return os.path.join(folder, f".{name}.{token}.tmp")
+    return os.path.join(folder, f".{_fitting(name, _ROOM)}.{token}.tmp")
+
+
+def _fitting(name: str, room: int) -> str:
+    """Return a name, or of one with more bytes than there is room for the beginning, and a hash of all of it."""
+    whole = os.fsencode(name)
+    if len(whole) <= room:
+        return name
+    digest = hashlib.sha256(whole).hexdigest()[:16]
+    return whole[: room - len(digest) - 1].decode(errors="ignore") + f"~{digest}"
 
 
 def clean_temporary(path: str) -> None:
     """Remove what killed writers of a file left beside it."""
     folder, name = os.path.split(os.path.realpath(path))
-    pattern = re.compile(rf"\.{re.escape(name)}\.[0-9a-f-]{{32,36}}\.tmp")
+    pattern = re.compile(rf"\.{re.escape(_fitting(name, _ROOM))}\.[0-9a-f-]{{32,36}}\.tmp")
     with contextlib.suppress(OSError):
         for entry in os.listdir(folder):
             if pattern.fullmatch(entry):
@@ -210,7 +302,8 @@ class Marker:
 
 
 def _marker_path(database: str, run_id: str) -> str:
-    return f"{database}.run-{run_id}.json"
+    folder, name = os.path.split(database)
+    return os.path.join(folder, f"{_fitting(name, _ROOM_OF_MARKER)}.run-{run_id}.json")
 
 
 def markers(database: str) -> list[Marker]:
@@ -218,16 +311,15 @@ def markers(database: str) -> list[Marker]:
     folder, name = os.path.split(database)
     if not os.path.isdir(folder):
         return []
-    pattern = re.compile(rf"\.?{re.escape(name)}\.run-([0-9a-f]{{32}})\.json(\.\1\.tmp)?")
+    pattern = re.compile(rf"\.?{re.escape(_fitting(name, _ROOM_OF_MARKER))}\.run-([0-9a-f]{{32}})\.json(\.\1\.tmp)?")
     with os.scandir(folder) as entries:
-        runs = {match[1] for each in entries if (match := pattern.fullmatch(each.name)) and not each.is_dir()}
+        runs = {match[1] for each in entries if (match := pattern.fullmatch(each.name)) and each.is_file()}
     return sorted((_marker(database, run_id) for run_id in runs), key=lambda marker: marker.started_at)
 
 
 def _marker(database: str, run_id: str) -> Marker:
     try:
-        with open(_marker_path(database, run_id), encoding="utf-8") as file:
-            marker: Marker | None = Marker(**json.load(file))
+        marker: Marker | None = Marker(**json.loads(_read_small(_marker_path(database, run_id))))
     except (OSError, ValueError, TypeError, RecursionError):
         marker = None
     if marker is None or not _is_whole(marker):

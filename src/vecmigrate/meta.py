@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 from sqlalchemy import Connection, delete, insert, inspect, select
 
+from vecmigrate.catalog import any_text
 from vecmigrate.schema import META
 
 __all__ = ["new_database_id", "read", "write"]
@@ -18,7 +19,13 @@ def read(connection: Connection) -> dict[str, str]:
     """Return ``database_id``, ``app_version`` and ``compatible_from``, as far as they are known. Read-only."""
     if not inspect(connection).has_table(META.name):
         return {}
-    return {row.key: row.value for row in connection.execute(select(META.c.key, META.c.value))}
+    with any_text(connection):
+        rows = connection.execute(select(META.c.key, META.c.value)).all()
+    return {str(row.key): _text(row.value) for row in rows}
+
+
+def _text(value: object) -> str:
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
 
 
 def write(connection: Connection, values: Mapping[str, str | None]) -> None:

@@ -1,5 +1,6 @@
 """Plan, upgrade and roll back: the one caller of ``alembic.command``."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -7,9 +8,9 @@ from typing import Any
 from alembic import command
 from alembic.util import CommandError
 
-from vecmigrate import adoption, history, meta
+from vecmigrate import adoption, history, meta, records
 from vecmigrate.access import alembic_config, one_at_a_time
-from vecmigrate.engine import writing
+from vecmigrate.engine import translated, writing
 from vecmigrate.errors import AheadError, ConfigurationError, RunFailedError, TargetError, VecmigrateError
 from vecmigrate.journal import Report
 from vecmigrate.overview import Overview
@@ -139,13 +140,17 @@ class Migrator(Overview):
 
     def rebuild_mirror(self) -> str:
         """Write the mirror anew from the table; return its path. Raises ConfigurationError if it cannot be written."""
+        return self._rebuild_mirror("The history in the database is complete.")
+
+    def _rebuild_mirror(self, state: str) -> str:
         path = self.settings.mirror(self._file())
+        records.require_mirror_apart(self.database, self.settings)
         attempts = self.attempts(limit=history.MIRROR_LIMIT)
         try:
             history.write_mirror(path, attempts, token=meta.new_database_id())
         except OSError as error:
             raise ConfigurationError(
-                f"The mirror {path} cannot be written: {error.strerror}. The history in the database is complete.",
+                f"The mirror {path} cannot be written: {error.strerror}. {state}",
                 next_step="make its folder writable, or set VECMIGRATE_HISTORY_FILE, then: "
                 f"vecmigrate {self.database.option} history --rebuild",
             ) from error
@@ -154,13 +159,18 @@ class Migrator(Overview):
     def clear_history(self) -> int:
         """Forget every attempt; the schema, its revision and its identity stay. Return how many.
 
-        Raises DatabaseUnusableError where there is no database, NotOursError where a table of ours is not ours.
+        Raises DatabaseUnusableError where there is no database, NotOursError where a table of ours is not ours,
+        and ConfigurationError where the mirror cannot be written and tells what is forgotten.
         """
+        records.require_mirror_apart(self.database, self.settings)
         with one_at_a_time:
             self.attempts(limit=1)  # Looked at first, because writing would make a database where none is.
-            with writing(self.database, lock_timeout=self.settings.lock_timeout) as connection:
+            lock = writing(self.database, lock_timeout=self.settings.lock_timeout)
+            with translated(self.database), lock as connection:
                 adoption.require_own_tables(connection)
                 count = history.clear(connection)
-        if count and self.database.path:
-            self.rebuild_mirror()
+        path = self.database.path
+        # One that could not be written last time still tells of what was forgotten then.
+        if path and (count or os.path.lexists(self.settings.mirror(path))):
+            self._rebuild_mirror(f"The history in the database is cleared ({count} attempts), and the mirror is not.")
         return count

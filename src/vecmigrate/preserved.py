@@ -5,6 +5,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, and_, func, inspect, select
 
+from vecmigrate.catalog import any_text
 from vecmigrate.schema import PRESERVED
 
 __all__ = ["added", "counts", "counts_of", "rows"]
@@ -34,12 +35,25 @@ def added(before: tuple[int, int], after: tuple[int, int]) -> tuple[int, int]:
 
 
 def rows(connection: Connection, *, limit: int | None = None) -> list[dict[str, Any]]:
-    """Return what is kept, newest first, with contents. Read-only."""
+    """Return what is kept, newest first, with contents, as text where that is no JSON. Read-only."""
     if not inspect(connection).has_table(PRESERVED.name):
         return []
-    found = connection.execute(select(PRESERVED).order_by(PRESERVED.c.id.desc()).limit(limit)).mappings()
-    return [_decoded(dict(row)) for row in found]
+    query = select(PRESERVED).order_by(PRESERVED.c.id.desc()).limit(limit)
+    with any_text(connection):
+        found = connection.execute(query).mappings().all()
+    return [_decoded({name: _shown(value) for name, value in row.items()}) for row in found]
+
+
+def _shown(value: object) -> Any:
+    return value.decode(errors="replace") if isinstance(value, bytes) else value
 
 
 def _decoded(row: dict[str, Any]) -> dict[str, Any]:
-    return row | {name: json.loads(row[name]) for name in ("row", "converted") if row[name] is not None}
+    return row | {name: _content(row[name]) for name in ("row", "converted") if row[name] is not None}
+
+
+def _content(value: Any) -> Any:
+    try:
+        return json.loads(value)
+    except (TypeError, ValueError, RecursionError):
+        return value

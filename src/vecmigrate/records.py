@@ -10,15 +10,17 @@ from sqlalchemy import Connection
 
 from vecmigrate import backups, history, meta
 from vecmigrate.engine import Database, reading, translated, writing
-from vecmigrate.errors import DatabaseUnusableError, VecmigrateError
+from vecmigrate.errors import ConfigurationError, DatabaseUnusableError, VecmigrateError
 from vecmigrate.schema import HISTORY, META, tool_metadata
 from vecmigrate.settings import Settings
+from vecmigrate.sqlite_files import SIDECARS
 
 __all__ = [
     "has_died",
     "make_tables",
     "mend_mirror",
     "record_failed",
+    "require_mirror_apart",
     "settle",
     "settle_if_readable",
     "write_mirror",
@@ -33,9 +35,13 @@ def make_tables(connection: Connection) -> None:
 
 
 def settle(database: Database, settings: Settings) -> None:
-    """Record runs whose process died, and remove what they left behind. Writes only if there were any."""
+    """Record runs whose process died, and remove what they left behind. Writes only if there were any.
+
+    Every run begins with it. Raises ConfigurationError where the mirror would replace what it must not.
+    """
     if database.path is None:
         return
+    require_mirror_apart(database, settings)
     with translated(database):
         if not history.markers(database.path):
             return
@@ -51,6 +57,27 @@ def settle(database: Database, settings: Settings) -> None:
     write_mirror(database, settings, token=meta.new_database_id())
     for marker in left:
         marker.remove(database.path)
+
+
+def require_mirror_apart(database: Database, settings: Settings) -> None:
+    """Raise ConfigurationError where the mirror would replace the database, a file of it, or the ini in use."""
+    if database.path is None:
+        return
+    mirror = settings.mirror(database.path)
+    places = [*(database.path + suffix for suffix in ("", *SIDECARS)), *([settings.ini] if settings.ini else [])]
+    if taken := next((place for place in places if _is_same(mirror, place)), None):
+        raise ConfigurationError(
+            f"The mirror of the history, {mirror}, would replace {taken}. Nothing was changed.",
+            next_step="set VECMIGRATE_HISTORY_FILE (or history_file) to a file of its own, then: "
+            f"vecmigrate {database.option} migrate",
+        )
+
+
+def _is_same(one: str, other: str) -> bool:
+    """Tell whether two paths are one file, or will be: through links, and whatever the case of letters."""
+    if os.path.exists(one) and os.path.exists(other):
+        return os.path.samefile(one, other)
+    return os.path.normcase(os.path.realpath(one)) == os.path.normcase(os.path.realpath(other))
 
 
 def has_died(connection: Connection, database: Database) -> bool:
@@ -106,7 +133,8 @@ def _interrupted(marker: history.Marker) -> history.Attempt:
         name=first["name"],
         direction=first["direction"],
         status="interrupted",
-        message=f"The process died during the run ({planned}); nothing of it was committed",
+        message=f"The run ({planned}) did not finish: its process died, or its end could not be recorded; "
+        "nothing of it was committed",
         executed_at=marker.started_at,
         duration_seconds=0.0,
         metadata={"run_id": marker.run_id, "backup_path": marker.backup},
@@ -128,7 +156,8 @@ def write_mirror(database: Database, settings: Settings, *, token: str) -> None:
             # Whoever settles meanwhile takes the temporary file for one of a killed run.
             _write_mirror(database, path, token)
     except (OSError, VecmigrateError) as error:
-        log.warning("The mirror %s could not be written (%s); the next run does it.", path, type(error).__name__)
+        why = getattr(error, "strerror", None) or type(error).__name__
+        log.warning("The mirror %s could not be written (%s); the next run tries again.", path, why)
 
 
 def _write_mirror(database: Database, path: str, token: str) -> None:
@@ -147,7 +176,11 @@ def mend_mirror(database: Database, settings: Settings) -> None:
     """Write the mirror anew where it is missing or not what the table says; one that is right is left alone."""
     if database.path is None:
         return
+    require_mirror_apart(database, settings)
     with reading(database) as connection:
-        attempts = history.read(connection, limit=history.MIRROR_LIMIT)
-    if attempts and history.read_mirror(settings.mirror(database.path)) != [each.entry() for each in attempts]:
+        has_table = history.has_history(connection)
+        entries = [each.entry() for each in history.read(connection, limit=history.MIRROR_LIMIT)]
+    mirrored = history.read_mirror(settings.mirror(database.path))
+    # Beside an empty table no mirror is as good as an empty one, and without a table it is somebody else's.
+    if mirrored != entries and (entries or (mirrored and has_table)):
         write_mirror(database, settings, token=meta.new_database_id())

@@ -384,3 +384,77 @@ def test_rows_of_the_tool_itself_that_are_wrong(small: Subject, tmp_path: Path) 
     with contextlib.closing(sqlite3.connect(database)) as connection:
         assert "002" == connection.execute("SELECT version_num FROM vecmigrate_version").fetchone()[0]
     tried("Damage", "metadata in the history that is none", "passed over")
+
+
+ODD_VALUES = ["x'00ff'", "CAST(x'fffe' AS TEXT)", "'text'", "7", "1e400", "''"]
+
+
+@pytest.mark.parametrize("value", ODD_VALUES)
+def test_a_history_of_values_of_any_type_stops_nothing(value: str, small: Subject, tmp_path: Path) -> None:
+    """Readers show what can be shown, and a run is neither refused nor called failed after its commit."""
+    database = small.copy(tmp_path / "service")
+    vecmigrate.upgrade(harness.url(database))
+    columns = [name for _, name, *_ in legacy.query(database, "PRAGMA table_info(vecmigrate_history)") if name != "id"]
+    for column in columns:
+        legacy.execute(database, f"UPDATE vecmigrate_history SET {column} = {value} WHERE id = 1")
+        require_shown(database, "attempts", "history")
+        require_shown(database, "revisions", "list")
+    require_answers(database)
+    assert 0 == run_cli("--db-path", database, "migrate", "--force").code
+    assert harness.table_entries(database) == harness.mirror_entries(database)
+    legacy.execute(database, *(f"UPDATE vecmigrate_history SET {column} = {value}" for column in columns))
+    require_answers(database)
+    assert 0 == run_cli("--db-path", database, "migrate", "--force").code
+    tried("Damage", "values of any type in the history", "shown, and no run fails")
+
+
+def require_shown(database: Path, key: str, *words: str) -> None:
+    """Fail if a reader does not list something, for people and for programs."""
+    plain, told = (run_cli("--db-path", database, *words, *more) for more in ([], ["--json"]))
+    assert (0, 0) == (plain.code, told.code), plain.err + told.err
+    assert json.loads(told.out, parse_constant=pytest.fail)[key]
+
+
+METADATA = ['{"direction": 1, "revision": []}', '{"error": "\\ud800"}', '{"n": NaN}', "[" * 9000, '{"a": ' * 9000]
+
+
+@pytest.mark.parametrize("metadata", METADATA, ids=range(len(METADATA)))
+def test_metadata_of_any_kind_stop_nothing(metadata: str, small: Subject, tmp_path: Path) -> None:
+    """What somebody wrote there is neither taken for the attempt's direction nor in the way of the mirror."""
+    database = small.copy(tmp_path / "service")
+    vecmigrate.upgrade(harness.url(database))
+    legacy.execute(database, f"UPDATE vecmigrate_history SET metadata = '{metadata}' WHERE id = 1")
+    require_shown(database, "attempts", "history")
+    assert 0 == run_cli("--db-path", database, "migrate", "--force").code
+    entries = harness.mirror_entries(database)
+    assert ("000", "upgrade") == tuple(entries[0]["metadata"][name] for name in ("revision", "direction"))
+    assert 5 == len(entries)
+    tried("Damage", "metadata in the history of any kind", "shown, and in the mirror")
+
+
+@pytest.mark.parametrize("value", ["'not JSON'", "x'00ff'", "CAST(x'7bff' AS TEXT)", "'" + "[" * 9000 + "'"])
+def test_a_row_kept_aside_that_is_damaged_is_shown_as_it_is(value: str, tmp_path: Path) -> None:
+    """Its text is what can be shown; the other rows are shown as ever."""
+    database = legacy.build(tmp_path / "sessions.sqlite3", "released")
+    vecmigrate.upgrade(harness.url(database))
+    legacy.execute(
+        database,
+        f"UPDATE vecmigrate_preserved SET row = {value} WHERE id = 1",
+        f"UPDATE vecmigrate_preserved SET converted = {value}, reason = {value}, source_table = {value} WHERE id = 2",
+    )
+    require_shown(database, "rows", "preserved")
+    rows = run_cli("--db-path", database, "preserved", "--json").document["rows"]
+    assert [str, dict] == [type(each["row"]) for each in rows[-1:-3:-1]]
+    tried("Damage", "a damaged row among those kept aside", "shown as it is")
+
+
+@pytest.mark.parametrize("value", ["x'00ff'", "CAST(x'fffe' AS TEXT)", "7"])
+def test_what_the_database_says_of_itself_may_be_of_any_type(value: str, small: Subject, tmp_path: Path) -> None:
+    """Readers and runs go on with an identity and an app version that are no text."""
+    database = small.copy(tmp_path / "service")
+    vecmigrate.upgrade(harness.url(database))
+    legacy.execute(database, f"UPDATE vecmigrate_meta SET value = {value}")
+    require_answers(database)
+    assert 0 == run_cli("--db-path", database, "status").code
+    assert 0 == run_cli("--db-path", database, "migrate", "--force").code
+    tried("Damage", "values of any type in vecmigrate_meta", "new state")

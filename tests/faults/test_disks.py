@@ -228,3 +228,16 @@ def test_a_missing_folder_of_the_database_is_named(tmp_path: Path) -> None:
     assert str(tmp_path / "absent") in result.err
     assert [] == list(tmp_path.iterdir())
     tried("Disks", "a folder of the database that is not there", "exit 1, nothing made")
+
+
+def test_a_history_that_cannot_be_cleared_for_lack_of_room(mode: str, small: Subject, tmp_path: Path) -> None:
+    """It is told as the state of the disk, and what was to be forgotten is there still."""
+    database = small.copy(tmp_path / "service")
+    vecmigrate.upgrade(harness.url(database))
+    child = start(limited, 1, harness.run_cli, "--db-path", str(database), "history", "--clear", "--yes")
+    assert 1 == child.wait(), child.output
+    harness.require_explained(child.output)
+    assert "Unexpected" not in child.output
+    assert "Nothing was changed." in child.output
+    assert ["success"] * 3 == harness.statuses(database)
+    tried("Disks", f"no room to clear the history, {mode}", "exit 1, nothing changed")

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import stat
 from pathlib import Path
 
 import pytest
@@ -224,3 +225,63 @@ def test_special_files_are_no_databases(tmp_path: Path) -> None:
             harness.require_explained(result.err)
             tried("Hostile names and places", "a folder, a pipe or a device as database", "exit 1")
     shutil.rmtree(tmp_path)
+
+
+def make_other(place: Path, what: str) -> None:
+    """Make something that is no regular file, a device only as root."""
+    if what == "pipe":
+        os.mkfifo(place)
+    elif what == "folder":
+        place.mkdir()
+    elif os.geteuid() == 0:
+        os.mknod(place, 0o666 | stat.S_IFCHR, os.makedev(1, 3))
+    else:
+        place.symlink_to("/dev/null")
+
+
+@pytest.mark.parametrize("what", ["pipe", "folder", "device"])
+@pytest.mark.parametrize("mode", ["delete"], indirect=True)
+def test_what_is_no_file_is_no_mirror(what: str, small: Subject, tmp_path: Path) -> None:
+    """Nobody waits for a pipe, a device is not replaced, and each run tells of a mirror that cannot be written."""
+    database = small.copy(tmp_path / "service")
+    mirror = database.with_suffix(".migrations.json")
+    make_other(mirror, what)
+    before = mirror.stat().st_mode
+    for _ in range(2):
+        child = harness.start(harness.go, "cli", str(database))
+        assert 0 == child.wait(30), child.output
+        assert f"The mirror {mirror} could not be written" in child.output
+    rebuilt = harness.start(harness.run_cli, "--db-path", str(database), "history", "--rebuild")
+    assert 1 == rebuilt.wait(30), rebuilt.output
+    harness.require_explained(rebuilt.output)
+    assert (before, small.after) == (mirror.stat().st_mode, harness.contents(database))
+    tried("Hostile names and places", "a pipe, a folder or a device as mirror", "new state, told, left alone")
+
+
+@pytest.mark.parametrize("what", ["pipe", "folder", "device", "too large"])
+@pytest.mark.parametrize("mode", ["delete"], indirect=True)
+def test_what_is_no_small_file_is_no_marker(what: str, small: Subject, tmp_path: Path) -> None:
+    """It is passed over by readers and runs, and is no attempt."""
+    database = small.copy(tmp_path / "service")
+    marker = database.with_name(f"{database.name}.run-{'0' * 32}.json")
+    if what == "too large":
+        marker.touch()
+        os.truncate(marker, 1 << 40)
+    else:
+        make_other(marker, what)
+    for words in (["status"], ["migrate"], ["migrate"], ["history"]):
+        child = harness.start(harness.run_cli, "--db-path", str(database), *words)
+        assert 0 == child.wait(30), child.output
+    assert ["success"] * 3 == harness.statuses(database)
+    assert (what != "too large") == marker.exists()
+    tried("Hostile names and places", "a pipe, a folder, a device or a huge file as marker", "passed over, new state")
+
+
+def test_a_mirror_that_is_too_large_is_written_anew(small: Subject, tmp_path: Path) -> None:
+    """A terabyte of nothing is not read."""
+    database = small.copy(tmp_path / "service")
+    vecmigrate.upgrade(harness.url(database))
+    os.truncate(database.with_suffix(".migrations.json"), 1 << 40)
+    vecmigrate.upgrade(harness.url(database))
+    harness.require_tidy(database)
+    tried("Hostile names and places", "a mirror of a terabyte", "healed")
