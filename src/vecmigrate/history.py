@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, delete, func, insert, inspect, select
+from sqlalchemy import Connection, Row, Select, delete, insert, inspect, select
 
 from vecmigrate.catalog import any_text
 from vecmigrate.schema import HISTORY
@@ -29,7 +29,6 @@ __all__ = [
     "drop_run",
     "has_history",
     "markers",
-    "newest_id",
     "now",
     "read",
     "read_mirror",
@@ -105,7 +104,8 @@ def add(connection: Connection, attempts: Iterable[Attempt]) -> None:
 
 def drop_run(connection: Connection, run_id: str) -> None:
     """Take back that a run died: it is alive, and about to record its own end."""
-    for row in _rows(connection, select(HISTORY).where(HISTORY.c.status == "interrupted")):
+    query = select(HISTORY).where(HISTORY.c.status == "interrupted")
+    for row in _rows(connection, query) if has_history(connection) else []:
         if _attempt(row._mapping).metadata.get("run_id") == run_id:  # noqa: SLF001
             connection.execute(delete(HISTORY).where(HISTORY.c.id == row.id))
 
@@ -118,13 +118,6 @@ def run_ids(connection: Connection) -> set[str]:
 def clear(connection: Connection) -> int:
     """Forget every attempt, in the caller's transaction; return how many there were."""
     return connection.execute(delete(HISTORY)).rowcount if has_history(connection) else 0
-
-
-def newest_id(connection: Connection) -> int:
-    """Return the id of the newest attempt, 0 if there is none. Read-only."""
-    if not has_history(connection):
-        return 0
-    return int(connection.execute(select(func.coalesce(func.max(HISTORY.c.id), 0))).scalar_one())
 
 
 def read(connection: Connection, *, limit: int | None = None, after: int = 0) -> list[Attempt]:
@@ -283,7 +276,8 @@ def remove(path: str) -> None:
 class Marker:
     """A run that has begun on an SQLite file: written under the write lock, removed after the commit.
 
-    The name of its file holds the run's id, so that a run removes only its own.
+    The name of its file holds the run's id, so that a run removes only its own. ``message`` is how the run ended, where
+    it could tell that and not record it, and ``status`` what the record is to say.
     """
 
     run_id: str
@@ -292,6 +286,8 @@ class Marker:
     direction: str
     steps: list[dict[str, Any]]
     backup: str | None
+    status: str = "interrupted"
+    message: str | None = None
 
     def write(self, database: str) -> None:
         write_file(_marker_path(database, self.run_id), json.dumps(asdict(self)), token=self.run_id)
@@ -330,7 +326,8 @@ def _marker(database: str, run_id: str) -> Marker:
 
 def _is_whole(marker: Marker) -> bool:
     """Tell whether a marker holds what a record is made of; anybody can put a file there."""
-    texts = (marker.database_id, marker.started_at, marker.direction, marker.backup or "")
+    optional = (marker.backup or "", marker.message or "")
+    texts = (marker.database_id, marker.started_at, marker.direction, marker.status, *optional)
     is_list = isinstance(marker.steps, list)
     return is_list and all(isinstance(text, str) for text in texts) and all(map(_is_step, marker.steps))
 

@@ -145,9 +145,8 @@ class Migrator(Overview):
     def _rebuild_mirror(self, state: str) -> str:
         path = self.settings.mirror(self._file())
         records.require_mirror_apart(self.database, self.settings)
-        attempts = self.attempts(limit=history.MIRROR_LIMIT)
         try:
-            history.write_mirror(path, attempts, token=meta.new_database_id())
+            records.rewrite_mirror(self.database, self.settings, token=meta.new_database_id())
         except OSError as error:
             raise ConfigurationError(
                 f"The mirror {path} cannot be written: {error.strerror}. {state}",
@@ -165,6 +164,8 @@ class Migrator(Overview):
         records.require_mirror_apart(self.database, self.settings)
         with one_at_a_time:
             self.attempts(limit=1)  # Looked at first, because writing would make a database where none is.
+            # Else the next run would tell of a killed one that what it had committed was not.
+            records.settle(self.database, self.settings)
             lock = writing(self.database, lock_timeout=self.settings.lock_timeout)
             with translated(self.database), lock as connection:
                 adoption.require_own_tables(connection)

@@ -67,7 +67,7 @@ class Overview(Archive):
 
     @contextmanager
     def _looking(self) -> Iterator[Connection]:
-        with reading(self.database) as connection:
+        with reading(self.database, timeout=self.settings.lock_timeout) as connection:
             adoption.require_own_tables(connection)
             yield connection
 

@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import replace
 
 from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
 
 from vecmigrate import backups, history, meta
 from vecmigrate.engine import Database, reading, translated, writing
@@ -17,10 +18,11 @@ from vecmigrate.sqlite_files import SIDECARS
 
 __all__ = [
     "has_died",
-    "make_tables",
     "mend_mirror",
+    "record_end",
     "record_failed",
     "require_mirror_apart",
+    "rewrite_mirror",
     "settle",
     "settle_if_readable",
     "write_mirror",
@@ -91,8 +93,12 @@ def _died(connection: Connection, left: list[history.Marker]) -> list[history.Ma
 
 
 def _record_dead(connection: Connection, left: list[history.Marker]) -> None:
+    for marker in left:
+        if marker.message:
+            # Somebody has taken it for dead, who did not know yet how it ended.
+            history.drop_run(connection, marker.run_id)
     if died := _died(connection, left):
-        _add(connection, [_interrupted(marker) for marker in died], database_id=died[-1].database_id)
+        _add(connection, [_ended(marker) for marker in died], database_id=died[-1].database_id)
 
 
 def _add(connection: Connection, attempts: Sequence[history.Attempt], *, database_id: str) -> None:
@@ -102,19 +108,47 @@ def _add(connection: Connection, attempts: Sequence[history.Attempt], *, databas
     history.add(connection, attempts)
 
 
-def record_failed(database: Database, settings: Settings, marker: history.Marker, why: str) -> None:
-    """Record that what a marker tells of has failed, if it had begun. Where that fails too, the next run does it."""
-    if database.path is None or marker.run_id not in {each.run_id for each in history.markers(database.path)}:
-        return
+def record_end(
+    database: Database,
+    settings: Settings,
+    marker: history.Marker,
+    attempts: Sequence[history.Attempt],
+    *,
+    wait: float,
+) -> bool:
+    """Record in a transaction of its own how a run ended that was rolled back; tell whether that went well.
+
+    Waits up to ``wait`` seconds for the lock. Where it fails, the marker stays and tells the next run.
+    """
     try:
-        with translated(database), writing(database, lock_timeout=settings.lock_timeout) as connection:
-            attempt = replace(_interrupted(marker), status="failed", message=why)
-            _add(connection, [attempt], database_id=marker.database_id)
-    except VecmigrateError as error:
+        with translated(database), writing(database, lock_timeout=wait) as connection:
+            history.drop_run(connection, marker.run_id)
+            # A signal may arrive after the commit; then the run's own records are there and right.
+            if marker.run_id not in history.run_ids(connection):
+                _add(connection, attempts, database_id=marker.database_id)
+    except (VecmigrateError, DBAPIError, OSError) as error:
         log.warning("The failure could not be recorded (%s); the next run records it.", type(error).__name__)
-        return
+        _leave(database, marker, attempts[-1])
+        return False
     write_mirror(database, settings, token=marker.run_id)
-    marker.remove(database.path)
+    if database.path:
+        marker.remove(database.path)
+    return True
+
+
+def _leave(database: Database, marker: history.Marker, attempt: history.Attempt) -> None:
+    step = {name: getattr(attempt, name) for name in ("revision", "direction", "migration_id", "version", "name")}
+    told = replace(marker, steps=[step], status=attempt.status, message=attempt.message)
+    # The marker that stands there already tells less, and is right too.
+    with suppress(OSError):
+        if database.path:
+            told.write(database.path)
+
+
+def record_failed(database: Database, settings: Settings, marker: history.Marker, why: str) -> None:
+    """Record that what a marker tells of has failed. Where that fails too, the next run does it."""
+    attempt = replace(_ended(marker), status="failed", message=why)
+    record_end(database, settings, marker, [attempt], wait=settings.lock_timeout)
 
 
 def settle_if_readable(database: Database, settings: Settings) -> None:
@@ -123,17 +157,18 @@ def settle_if_readable(database: Database, settings: Settings) -> None:
         settle(database, settings)
 
 
-def _interrupted(marker: history.Marker) -> history.Attempt:
+def _ended(marker: history.Marker) -> history.Attempt:
     first = marker.steps[0]
-    planned = ", ".join(str(step["revision"]) for step in marker.steps)
+    planned = ", ".join(step["revision"] or "base" for step in marker.steps)
     return history.Attempt(
         migration_id=first["migration_id"],
         revision=first["revision"],
         version=first["version"],
         name=first["name"],
         direction=first["direction"],
-        status="interrupted",
-        message=f"The run ({planned}) did not finish: its process died, or its end could not be recorded; "
+        status=marker.status,
+        message=marker.message
+        or f"The run ({planned}) did not finish: its process died, or its end could not be recorded; "
         "nothing of it was committed",
         executed_at=marker.started_at,
         duration_seconds=0.0,
@@ -142,34 +177,36 @@ def _interrupted(marker: history.Marker) -> history.Attempt:
 
 
 def write_mirror(database: Database, settings: Settings, *, token: str) -> None:
-    """Write the mirror from the table; a failure is logged, and healed by the next run.
-
-    The table is looked at again afterwards, because another process may have added to it meanwhile.
-    """
+    """Write the mirror from the table; a failure is logged, and healed by the next run."""
     if database.path is None:
         return
-    path = settings.mirror(database.path)
     try:
-        try:
-            _write_mirror(database, path, token)
-        except FileNotFoundError:
-            # Whoever settles meanwhile takes the temporary file for one of a killed run.
-            _write_mirror(database, path, token)
+        rewrite_mirror(database, settings, token=token)
     except (OSError, VecmigrateError) as error:
         why = getattr(error, "strerror", None) or type(error).__name__
+        path = settings.mirror(database.path)
         log.warning("The mirror %s could not be written (%s); the next run tries again.", path, why)
 
 
-def _write_mirror(database: Database, path: str, token: str) -> None:
-    written = -1
-    while True:
-        with reading(database) as connection:
-            newest = history.newest_id(connection)
-            if newest == written:
-                return
-            attempts = history.read(connection, limit=history.MIRROR_LIMIT)
-        history.write_mirror(path, attempts, token=token)
-        written = newest
+def rewrite_mirror(database: Database, settings: Settings, *, token: str) -> None:
+    """Write the mirror of an SQLite file from the table. Raises OSError and what reading the database raises.
+
+    The table is looked at again afterwards, because another process may have changed it meanwhile.
+    """
+    path = settings.mirror(database.path or "")
+    written: list[history.Attempt] | None = None
+    while (attempts := _attempts(database, settings)) != written:
+        try:
+            history.write_mirror(path, attempts, token=token)
+        except FileNotFoundError:
+            # Whoever settles meanwhile takes the temporary file for one of a killed run.
+            history.write_mirror(path, attempts, token=token)
+        written = attempts
+
+
+def _attempts(database: Database, settings: Settings) -> list[history.Attempt]:
+    with reading(database, timeout=settings.lock_timeout) as connection:
+        return history.read(connection, limit=history.MIRROR_LIMIT)
 
 
 def mend_mirror(database: Database, settings: Settings) -> None:
@@ -177,7 +214,7 @@ def mend_mirror(database: Database, settings: Settings) -> None:
     if database.path is None:
         return
     require_mirror_apart(database, settings)
-    with reading(database) as connection:
+    with reading(database, timeout=settings.lock_timeout) as connection:
         has_table = history.has_history(connection)
         entries = [each.entry() for each in history.read(connection, limit=history.MIRROR_LIMIT)]
     mirrored = history.read_mirror(settings.mirror(database.path))

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Sequence
 from alembic.runtime.migration import MigrationStep, StampStep
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection
-from sqlalchemy.exc import DBAPIError
 
 from vecmigrate import adoption, backups, history, manifests, meta, preserved, records
 from vecmigrate.catalog import has_content
@@ -294,7 +293,9 @@ class Run:
         # What is left of these is a commit that the database refused.
         refused = error.__cause__ if isinstance(error, DatabaseUnusableError) else None
         why = described(refused or error)
-        note = self._record(self._journal.failed("failed", why), wait=self.settings.lock_timeout)
+        # Who waited for the lock in vain need not wait for it once more.
+        wait = _PROMPTLY if isinstance(error, LockTimeoutError) else self.settings.lock_timeout
+        note = self._record(self._journal.failed("failed", why), wait=min(self.settings.lock_timeout, wait))
         if isinstance(error, VecmigrateError) and refused is None:
             error.backup = self.report.backup
             return error
@@ -306,22 +307,10 @@ class Run:
         )
 
     def _record(self, attempts: Sequence[history.Attempt], *, wait: float) -> str:
-        """Record in a transaction of its own; return a note for the user if that failed too."""
-        try:
-            lock = writing(self.database, lock_timeout=wait)
-            with translated(self.database), lock as connection:
-                records.make_tables(connection)
-                meta.write(connection, {"database_id": self._database_id})
-                history.drop_run(connection, self._journal.run_id)
-                # A signal may arrive after the commit; then the run's own records are there and right.
-                if self._journal.run_id not in history.run_ids(connection):
-                    history.add(connection, attempts)
-        except (VecmigrateError, DBAPIError, OSError) as error:
-            log.warning("The failure could not be recorded (%s); the next run records it.", type(error).__name__)
-            return " The failure could not be recorded; the next run does it."
-        self._remove_marker()
-        records.write_mirror(self.database, self.settings, token=self._journal.run_id)
-        return ""
+        """Record how the run ended; return a note for the user if that failed too."""
+        marker = self._journal.marker(self._database_id)
+        is_recorded = records.record_end(self.database, self.settings, marker, attempts, wait=wait)
+        return "" if is_recorded else " The failure could not be recorded; the next run does it."
 
     def _remove_marker(self) -> None:
         if self.database.path:

@@ -221,7 +221,9 @@ def test_a_commit_that_readers_hold_up_is_an_attempt(small: Subject, tmp_path: P
     assert "old state" == small.state(database)
     # The record could not be committed either, so it is left to the next run.
     vecmigrate.upgrade(harness.url(database))
-    assert ["interrupted", *["success"] * 3] == harness.statuses(database)
+    assert ["failed", *["success"] * 3] == harness.statuses(database)
+    (message,) = legacy.query(database, "SELECT message FROM vecmigrate_history WHERE status = 'failed'")
+    assert "still locked by another process" in str(message[0])
     harness.require_tidy(database)
     tried("Crowds", "a reader that does not end, at the commit", "exit 4, old state, told of by the next run")
 

@@ -9,6 +9,7 @@ import pytest
 
 import legacy
 import vecmigrate
+from doors import run_cli
 from faults import harness
 from faults.harness import DOORS, MODES, ROUNDS, Subject, die_at, go, start, tried
 
@@ -178,6 +179,23 @@ def test_a_kill_while_a_damaged_database_is_replaced_leaves_it_or_the_backup(
             f"SIGKILL at {len(chosen)} of the {total} steps of a restore over a damaged file, {mode}",
             "new state" if is_replaced else "old state",
         )
+
+
+def test_a_cleared_history_says_nothing_untrue_of_a_killed_run(mode: str, small: Subject, tmp_path: Path) -> None:
+    """A run that was killed after its commit is not taken for an interrupted one when its record has been cleared."""
+    steps = steps_of("cli", small.copy(tmp_path / "count"))
+    (committed,) = (step for step, name in harness.moments(steps).items() if name == "after the commit")
+    database = small.copy(tmp_path / "service")
+    child = start(die_at, committed, str(database.parent), str(tmp_path / "noted"), go, "cli", str(database))
+    assert SIGKILL == child.wait(), child.output
+    assert harness.has_begun(database)
+
+    assert 0 == run_cli("--db-path", database, "history", "--clear", "--yes").code
+    vecmigrate.upgrade(harness.url(database))
+
+    assert [] == harness.statuses(database)
+    harness.require_tidy(database)
+    tried("Kill", f"history --clear after a SIGKILL after the commit, {mode}", "nothing untrue told")
 
 
 def test_a_crash_loop_leaves_one_backup_of_its_state(mode: str, small: Subject, tmp_path: Path) -> None:

@@ -166,7 +166,7 @@ def test_a_signal_ends_the_check_of_a_database(tmp_path: Path) -> None:
     tried("Signals", "SIGINT inside quick_check", "KeyboardInterrupt")
 
 
-class RaisedByHandlerError(Exception):
+class RaisedByHandlerError(BaseException):
     """What the handler of a service raises."""
 
 
