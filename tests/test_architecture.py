@@ -25,7 +25,16 @@ FLOORS = (
 )
 """From the ground up: every module that is not named is a noun."""
 
-ABOUT_SQLITE_FILES = {"archive", "backups", "restoring", "sqlite_files", "manifests", "carrying", "boot"}
+ABOUT_SQLITE_FILES = {
+    "archive",
+    "backups",
+    "boot",
+    "carrying",
+    "manifests",
+    "restoring",
+    "sqlite_files",
+    "verification",
+}
 DIALECTS = ("sqlite", "postgresql", "postgres", "psycopg")
 
 

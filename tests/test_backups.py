@@ -17,7 +17,7 @@ import pytest
 import legacy
 import vecmigrate
 from doors import url
-from vecmigrate import backups, sqlite_files
+from vecmigrate import backups, sqlite_files, verification
 from vecmigrate.backups import Backup
 from vecmigrate.errors import BackupError, LockTimeoutError
 
@@ -266,6 +266,32 @@ def test_ctrl_c_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert names(tmp_path / "backups") == set()
 
 
+@pytest.mark.parametrize("links", [True, False])
+def test_ctrl_c_right_after_the_name_was_given_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, links: bool
+) -> None:
+    """The data file is known as ours before anything tells that it got its name; what was there before stays."""
+    database = make(tmp_path / "app.db")
+    kept = back_up(database, tmp_path / "backups")
+    before = names(tmp_path / "backups")
+    real = sqlite_files.rename_to_new
+
+    def interrupt(source: str, target: str) -> bool:
+        assert not real(source, kept.path)
+        assert real(source, target)
+        raise KeyboardInterrupt
+
+    def refuse(*_: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(sqlite_files, "rename_to_new", interrupt)
+    if not links:
+        monkeypatch.setattr(os, "link", refuse)
+    with pytest.raises(KeyboardInterrupt):
+        back_up(database, tmp_path / "backups")
+    assert before == names(tmp_path / "backups")
+
+
 @POSIX
 def test_a_kill_leaves_no_partial_backup_and_the_next_run_cleans_up(tmp_path: Path) -> None:
     """After SIGKILL at many moments every listed backup is whole, and cleaning leaves only pairs."""
@@ -426,7 +452,7 @@ def rewrite(backup: Backup, statement: str) -> Backup:
 
 
 def forge(backup: Backup, **fields: object) -> Backup:
-    size, sha256 = Path(backup.path).stat().st_size, backups._sha256(backup.path)
+    size, sha256 = Path(backup.path).stat().st_size, verification.sha256(backup.path)
     return Backup(**(vars(backup) | {"bytes": size, "sha256": sha256} | fields))
 
 
@@ -437,7 +463,7 @@ META = "CREATE TABLE vecmigrate_meta (key, value); INSERT INTO vecmigrate_meta V
     ("statement", "match"),
     [
         ("UPDATE vecmigrate_version SET version_num = '002'", "holds revision 002, its manifest says 001"),
-        ("DROP TABLE vecmigrate_version", "holds revision None, its manifest says 001"),
+        ("DROP TABLE vecmigrate_version", "holds revision base, its manifest says 001"),
         (META % OTHER_ID, "holds another database"),
     ],
 )

@@ -468,6 +468,52 @@ def test_a_rollback_from_a_backup_takes_the_newest_of_that_revision(migrated: ON
     assert found != [(0,)]
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "INSERT INTO vecmigrate_version VALUES ('001')",
+        "DELETE FROM vecmigrate_version",
+        "UPDATE vecmigrate_version SET version_num = NULL",
+        "DROP TABLE vecmigrate_version",
+    ],
+)
+def test_a_state_that_names_no_revision_is_not_filed_as_base(
+    damage: str, migrated: ON_FILE, released_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A restore saves a damaged state too: it comes back by its name, and neither is nor displaces the way to base."""
+    of_base = migrated("backup", "list", "--json").document["backups"][0]["name"]
+    of_head = migrated("backup", "create", "--json").document["backup"]["name"]
+    if "NULL" in damage:
+        legacy.execute(released_file, "DROP TABLE vecmigrate_version", "CREATE TABLE vecmigrate_version (version_num)")
+        legacy.execute(released_file, "INSERT INTO vecmigrate_version VALUES ('002')")
+    legacy.execute(released_file, damage)
+    damaged = legacy.digest(released_file)
+    monkeypatch.setenv("VECMIGRATE_KEEP_BACKUPS", "1")
+
+    restored = migrated("restore", of_head, "--json").document
+    found = {each["name"]: each for each in migrated("backup", "list", "--json").document["backups"]}
+    saved = found[Path(restored["backup"]).name]
+    assert "unknown" == saved["revision"]
+    assert "-unknown." in saved["name"]
+    assert of_base in found
+    assert 0 == migrated("backup", "verify").code
+
+    assert 0 == migrated("restore", saved["name"]).code
+    assert damaged == legacy.digest(released_file)
+    by_name = migrated("rollback", "--to-version", "base", "--from-backup", saved["name"], "--json")
+    assert (1, "BackupError") == (by_name.code, by_name.document["error"]["type"])
+    back = migrated("rollback", "--to-version", "base", "--from-backup", "--json").document
+    assert (of_base, None) == (back["restored"], back["to"])
+
+
+def test_a_database_that_went_to_base_is_backed_up_as_base(migrated: ON_FILE) -> None:
+    """Its version table is there and empty, and that is what base is."""
+    assert 0 == migrated("rollback", "--to-version", "base", "--yes").code
+
+    assert None is migrated("backup", "create", "--json").document["backup"]["revision"]
+    assert 0 == migrated("backup", "verify").code
+
+
 def test_base_with_yes_drops_rows_after_a_backup(tmp_path: Path) -> None:
     """Without --yes it exits with 6 and names the table; with it, the rows are in the backup."""
     path = tmp_path / "new.sqlite3"

@@ -30,6 +30,7 @@ from vecmigrate.manifests import (
     recorded_id,
     write,
 )
+from vecmigrate.verification import check_sound, copy_verified, is_verified, revision_in, sha256, verify
 
 __all__ = [
     "Backup",
@@ -86,18 +87,19 @@ def create(
         draft = Backup(
             name="",
             path=temporary,
-            revision=revision,
+            # Where the version table does not say it, None would pass it off as base.
+            revision=revision or revision_in(temporary),
             app_version=app_version,
             created_at="",
             bytes=Path(temporary).stat().st_size,
             reason=reason,
             database_id=database_id,
             database_path=os.path.realpath(database),
-            sha256=_sha256(temporary),
+            sha256=sha256(temporary),
             sequence=max((backup.sequence for backup, _ in manifests(folder) if backup), default=0) + 1,
             journal_mode=sqlite_files.pragma(connection, "journal_mode"),
         )
-        _check_sound(draft, temporary)
+        check_sound(draft, temporary)
         return _publish(temporary, draft, folder)
 
 
@@ -141,30 +143,40 @@ def check_room(folder: str, needed: int, *, database: str) -> None:
 def _publish(temporary: str, draft: Backup, folder: str) -> Backup:
     # The data is complete before it gets its name and the manifest comes last: a crash leaves at worst a data
     # file that no listing shows, a second name of the temporary one, by which clean_temporary knows it.
-    backup = _claim_name(temporary, draft, folder)
-    try:
-        with scratch(folder, backup.database_id) as manifest:
-            write(backup, manifest)
-            sqlite_files.sync(manifest)
-            Path(manifest).replace(manifest_of(backup.path))
-        sqlite_files.sync_folder(folder)
-    except BaseException:
-        _remove(backup)
-        raise
-    return backup
+    mine, moment = Path(temporary).stat(), datetime.now(UTC)
+    while True:
+        backup = _named(draft, folder, moment)
+        try:
+            if _claim_name(temporary, backup):
+                _describe(backup, folder)
+                return backup
+        except BaseException:
+            # It may have come from the outside right after the name was ours.
+            if os.path.lexists(backup.path) and os.path.samestat(mine, os.lstat(backup.path)):
+                _remove(backup)
+            raise
+        moment += timedelta(microseconds=1)
 
 
-def _claim_name(temporary: str, draft: Backup, folder: str) -> Backup:
+def _named(draft: Backup, folder: str, moment: datetime) -> Backup:
     # File names have at most 255 bytes, and control characters make a name that nobody can type.
     stem = re.sub(r"[\x00-\x1f\x7f/\\]", "_", Path(draft.database_path).stem)[:60]
     label = re.sub(r"[^A-Za-z0-9_.]", "_", draft.revision or "base")[:60]
-    moment = datetime.now(UTC)
-    while True:
-        name = f"{stem}-{moment:%Y%m%dT%H%M%S.%f}Z-{label}{sqlite_files.SUFFIX}"
-        path = str(Path(folder).absolute() / name)
-        if not os.path.lexists(manifest_of(path)) and sqlite_files.rename_to_new(temporary, path):
-            return replace(draft, name=name, path=path, created_at=moment.isoformat(timespec="microseconds"))
-        moment += timedelta(microseconds=1)
+    name = f"{stem}-{moment:%Y%m%dT%H%M%S.%f}Z-{label}{sqlite_files.SUFFIX}"
+    path = str(Path(folder).absolute() / name)
+    return replace(draft, name=name, path=path, created_at=moment.isoformat(timespec="microseconds"))
+
+
+def _claim_name(temporary: str, backup: Backup) -> bool:
+    return not os.path.lexists(manifest_of(backup.path)) and sqlite_files.rename_to_new(temporary, backup.path)
+
+
+def _describe(backup: Backup, folder: str) -> None:
+    with scratch(folder, backup.database_id) as manifest:
+        write(backup, manifest)
+        sqlite_files.sync(manifest)
+        Path(manifest).replace(manifest_of(backup.path))
+    sqlite_files.sync_folder(folder)
 
 
 def _remove(backup: Backup) -> None:
@@ -243,75 +255,6 @@ def newest_verified(folder: str, revision: str | None, *, database_id: str | Non
     return None
 
 
-def is_verified(backup: Backup) -> bool:
-    """Tell whether the data file has the size and hash of its manifest. Read-only."""
-    try:
-        path = Path(backup.path)
-        same_size = path.is_file() and path.stat().st_size == backup.bytes
-        return same_size and _sha256(backup.path) == backup.sha256
-    except OSError:
-        return False
-
-
-def verify(backup: Backup) -> None:
-    """Raise BackupError, saying why, unless the data file is whole and what its manifest says. Read-only."""
-    _check_file(backup, backup.path)
-
-
-def copy_verified(backup: Backup, target: str) -> None:
-    """Copy the data file over the file *target* and verify the copy: what is checked is what will be used."""
-    try:
-        shutil.copyfile(backup.path, target)
-    except FileNotFoundError as error:
-        raise _refused(backup, "the file is missing") from error
-    except OSError as error:
-        raise _refused(backup, f"it cannot be copied: {error}") from error
-    _check_file(backup, target)
-
-
-def _check_file(backup: Backup, path: str) -> None:
-    try:
-        size = Path(path).stat().st_size if Path(path).is_file() else None
-        if size is None:
-            raise _refused(backup, "the file is missing")
-        if size != backup.bytes:
-            raise _refused(backup, f"its size is {size} bytes instead of {backup.bytes}")
-        if _sha256(path) != backup.sha256:
-            raise _refused(backup, "its sha256 differs from the manifest's")
-    except OSError as error:
-        raise _refused(backup, f"it cannot be read: {error}") from error
-    _check_sound(backup, path)
-
-
-def _check_sound(backup: Backup, path: str) -> None:
-    try:
-        with contextlib.closing(sqlite_files.open_closed_file(path)) as connection:
-            problems = sqlite_files.problems(connection)
-            inside = sqlite_files.identity(connection)
-    except sqlite3.Error as error:
-        raise _refused(backup, f"quick_check cannot read it: {error}") from error
-    if problems:
-        raise _refused(backup, f"quick_check failed: {problems[0]}")
-    if inside.database_id not in {None, backup.database_id}:
-        raise _refused(backup, "it holds another database than its manifest says")
-    # A version table with several rows is damaged and names no revision, yet the file can be backed up.
-    known = inside.revisions if len(inside.revisions) == 1 else (*inside.revisions, None)
-    if backup.revision not in known:
-        raise _refused(backup, f"it holds revision {inside.revision}, its manifest says {backup.revision}")
-
-
-def _refused(backup: Backup, reason: str) -> BackupError:
-    return BackupError(
-        f"The backup {backup.path or backup.database_path} is not usable: {reason}. Nothing was changed.",
-        next_step=command(backup.database_path, "backup", "list"),
-    )
-
-
-def _sha256(path: str) -> str:
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def rotate(
     folder: str,
     *,
@@ -324,13 +267,14 @@ def rotate(
     """Remove this database's oldest backups beyond *keep* and return their names.
 
     The newest verified one of each revision below *head* always stays: *order* has the revisions from base
-    to head, and None is below them all. Backups of other databases are neither counted nor touched.
+    to head, and None is below them all; one whose revision is unknown leads to none of them. Backups of other
+    databases are neither counted nor touched.
     """
     backups = listing(folder, database_id=database_id, database_path=database_path)
     surplus = backups[max(keep, 0) :]
     if not surplus:
         return []
-    above = set(order[order.index(head) :]) if head in order else {head} - {None}
+    above = {sqlite_files.UNKNOWN, *(order[order.index(head) :] if head in order else {head} - {None})}
     ways_back = []
     for revision in {backup.revision for backup in surplus} - above:
         of_revision = (backup for backup in backups if backup.revision == revision)

@@ -16,6 +16,7 @@ from vecmigrate.errors import BackupError, NeedsPersonError, WouldLoseRowsError
 from vecmigrate.locks import ends_process
 from vecmigrate.schema import tool_metadata
 from vecmigrate.settings import Settings
+from vecmigrate.sqlite_files import UNKNOWN
 
 __all__ = [
     "Steps",
@@ -162,7 +163,7 @@ def _reusable(
     newest = next(iter(manifests.listing(folder, database_id=database_id, database_path=path)), None)
     is_same = (
         newest is not None
-        and newest.revision == revision
+        and newest.revision in {revision, revision or UNKNOWN}
         and backups.is_verified(newest)
         and backups.same_content(newest.path, path)
     )

@@ -20,6 +20,7 @@ __all__ = [
     "POLL_SECONDS",
     "SIDECARS",
     "SUFFIX",
+    "UNKNOWN",
     "Connection",
     "Identity",
     "connect",
@@ -43,6 +44,8 @@ __all__ = [
 ]
 
 SUFFIX = ".sqlite3"
+UNKNOWN = "unknown"
+"""Stands for the revision of a database that does not say it, and is not at base."""
 POLL_SECONDS = 0.02
 SIDECARS = ("-wal", "-shm", "-journal")
 _BUSY = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
@@ -191,7 +194,7 @@ def problems(connection: sqlite3.Connection) -> list[str]:
 
 @dataclass(frozen=True)
 class Identity:
-    """What a database says of itself; ``revisions`` is its version table, sound with at most one row."""
+    """What a database says of itself; ``revisions`` is its version table, with an empty text for NULL."""
 
     database_id: str | None
     revisions: tuple[str, ...]
@@ -199,12 +202,16 @@ class Identity:
 
     @property
     def revision(self) -> str | None:
-        return self.revisions[0] if len(self.revisions) == 1 else None
+        """The revision, None for base, UNKNOWN where the version table holds something else than one."""
+        if len(self.revisions) == 1 and self.revisions[0]:
+            return self.revisions[0]
+        # Going to base empties the version table, and takes the app version away.
+        return UNKNOWN if self.revisions or self.app_version else None
 
 
 def identity(connection: sqlite3.Connection) -> Identity:
     """Read who the database is. Missing tables, and foreign ones of the same name, say nothing."""
-    revisions = _texts(connection, "SELECT CAST(version_num AS TEXT) FROM vecmigrate_version")
+    revisions = _texts(connection, "SELECT coalesce(CAST(version_num AS TEXT), '') FROM vecmigrate_version")
     meta = "SELECT CAST(value AS TEXT) FROM vecmigrate_meta WHERE key = "
     database_ids = _texts(connection, meta + "'database_id'")
     app_versions = _texts(connection, meta + "'app_version'")
