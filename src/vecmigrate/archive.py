@@ -59,6 +59,10 @@ class Archive(Access):
         """Return the names of manifests that cannot be read, whose backups are listed nowhere. Read-only."""
         return manifests.damaged(self.backup_folder())
 
+    def foreign_backups(self) -> list[manifests.Backup]:
+        """Return the backups of this path that are listed nowhere, because the database says it is another one."""
+        return manifests.of_another(self.backup_folder(), self._identity(), self._file())
+
     def find_backup(self, name: str) -> manifests.Backup:
         path = self._file()
         folder = self.settings.backup_folder(path)
@@ -158,7 +162,8 @@ class Archive(Access):
 
         def carry(old: sqlite3.Connection | None, new: sqlite3.Connection, saved: manifests.Backup | None) -> None:
             replace(marker, backup=saved.path if saved else None).write(path)
-            carry_over(old, new, saved, backup=backup, known=known, run_id=marker.run_id)
+            note = carry_over(old, new, saved, backup=backup, known=known, run_id=marker.run_id)
+            report.notes += [note] if note else []
 
         with one_at_a_time:
             records.settle_if_readable(self.database, self.settings)

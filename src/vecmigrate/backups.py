@@ -17,6 +17,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from vecmigrate import sqlite_files
+from vecmigrate.causes import described
 from vecmigrate.errors import BackupError, LockTimeoutError
 from vecmigrate.manifests import (
     Backup,
@@ -114,7 +115,7 @@ def _explained(database: str, folder: str) -> Iterator[None]:
                 next_step="wait for that process or stop it, then: " + command(database, "status"),
             ) from error
         raise BackupError(
-            f"No backup of {database} could be written to {folder}: {error}. Nothing was changed.",
+            f"No backup of {database} could be written to {folder}: {described(error)}. Nothing was changed.",
             next_step=f"make {folder} writable with room in it, or set VECMIGRATE_BACKUP_DIR, then: "
             + command(database, "backup", "create"),
         ) from error
@@ -199,7 +200,7 @@ def prepare_folder(folder: str) -> None:
         if path.is_dir() and isinstance(error, FileExistsError):
             return
         raise BackupError(
-            f"The backup folder {folder} could not be created: {error}. Nothing was changed.",
+            f"The backup folder {folder} could not be created: {described(error)}. Nothing was changed.",
             next_step="set VECMIGRATE_BACKUP_DIR to a folder that can be written, then run the same again",
         ) from error
 

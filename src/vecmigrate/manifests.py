@@ -17,6 +17,7 @@ from vecmigrate.sqlite_files import SUFFIX
 
 __all__ = [
     "Backup",
+    "aside_step",
     "command",
     "damaged",
     "file_names",
@@ -24,6 +25,7 @@ __all__ = [
     "listing",
     "manifest_of",
     "manifests",
+    "of_another",
     "recorded_id",
     "write",
 ]
@@ -152,8 +154,30 @@ def find(name: str, folder: str, *, database_id: str | None, database_path: str)
     for backup in listing(folder, database_id=database_id, database_path=database_path):
         if name in {backup.name, backup.name.removesuffix(SUFFIX)}:
             return backup
+    if any(
+        name in {each.name, each.name.removesuffix(SUFFIX)} for each in of_another(folder, database_id, database_path)
+    ):
+        raise BackupError(
+            f"{name!r} is a backup of what was at {database_path} before: the database there says that it is "
+            "another one. Nothing was changed.",
+            next_step=aside_step(database_path, "restore", name),
+        )
     why = "a backup goes by its name, not by a path" if _PATH.search(name) else "there is none of this name"
     raise BackupError(
         f"{name!r} is not a backup of {database_path}: {why}. Nothing was changed.",
         next_step=command(database_path, "backup", "list"),
+    )
+
+
+def of_another(folder: str, database_id: str | None, database_path: str) -> list[Backup]:
+    """Return the backups made at this very path of a database with another identity, newest first. Read-only."""
+    path = os.path.realpath(database_path)
+    found = [] if database_id is None else listing(folder, database_id=None, database_path=database_path)
+    return [backup for backup in found if backup.database_path == path and backup.database_id != database_id]
+
+
+def aside_step(database_path: str, *words: str) -> str:
+    """Return what to do where the identity in a database is wrong: without the file its path decides."""
+    return f"if that is not so, move {database_path} aside, with its -wal and -shm if there are any, then: " + command(
+        database_path, *words
     )

@@ -26,6 +26,7 @@ __all__ = [
     "connect",
     "content_size",
     "copy_pages",
+    "fit_to_wal",
     "identity",
     "interruption",
     "is_busy",
@@ -38,6 +39,7 @@ __all__ = [
     "rename_to_new",
     "result_code",
     "same_content",
+    "set_wal",
     "sync",
     "sync_folder",
     "until",
@@ -168,6 +170,27 @@ def copy_pages(source: sqlite3.Connection, target_path: str, *, deadline: float)
     sync(target_path)
 
 
+def fit_to_wal(path: str, scratch_path: str, *, page_size: int) -> None:
+    """Make what is in a closed file fit to be copied onto a WAL database, by way of an existing empty file.
+
+    SQLite can't copy onto one of another page size, nor pause within a single page.
+    """
+    with contextlib.closing(connect(path)) as connection:
+        if pragma(connection, "page_count") == 1:
+            connection.executescript("PRAGMA auto_vacuum=0; VACUUM; CREATE TABLE page (x); DROP TABLE page")
+        if pragma(connection, "page_size") == page_size:
+            return
+        connection.execute(f"PRAGMA page_size={page_size}")
+        # Unlike VACUUM, it keeps every rowid.
+        connection.execute("VACUUM INTO ?", (scratch_path,))
+    Path(scratch_path).replace(path)
+
+
+def set_wal(path: str) -> None:
+    with contextlib.closing(connect(path)) as connection:
+        connection.execute("PRAGMA journal_mode=WAL").fetchone()
+
+
 def content_size(connection: sqlite3.Connection) -> int:
     """Return the bytes of the database without its journal or WAL; 0 for an empty file."""
     return int(pragma(connection, "page_count") * pragma(connection, "page_size"))
@@ -187,6 +210,9 @@ def problems(connection: sqlite3.Connection) -> list[str]:
         if (raised := interruption(connection, error)) is not None:
             raise raised from None
         raise
+    except UnicodeDecodeError:
+        # SQLite quotes the schema in what it says of it, and Python cannot read that.
+        return ["the schema is not UTF-8"]
     finally:
         connection.text_factory = str
     return [line.decode(errors="replace") for line in lines if line != b"ok" and not _ROW_FINDING.match(line)]
@@ -227,6 +253,10 @@ def _texts(connection: sqlite3.Connection, query: str) -> tuple[str, ...]:
         if error.sqlite_errorcode != sqlite3.SQLITE_ERROR:
             raise
         return ()
+    except UnicodeDecodeError as error:
+        damage = sqlite3.DatabaseError("the schema is not UTF-8")
+        damage.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+        raise damage from error
     finally:
         connection.text_factory = str
     return tuple(value.decode(errors="replace") for value in values)

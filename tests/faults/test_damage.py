@@ -331,3 +331,89 @@ def test_rows_of_the_tool_itself_that_are_wrong(small: Subject, tmp_path: Path) 
     with contextlib.closing(sqlite3.connect(database)) as connection:
         assert "002" == connection.execute("SELECT version_num FROM vecmigrate_version").fetchone()[0]
     tried("Damage", "metadata in the history that is none", "passed over")
+
+
+def _spoil_the_schema(database: Path) -> None:
+    with legacy.opened(database) as connection:
+        connection.execute("PRAGMA writable_schema = ON")
+        cut = "CAST(substr(CAST(sql AS BLOB), 1, 30) || x'ff' || substr(CAST(sql AS BLOB), 32) AS TEXT)"
+        connection.execute(f"UPDATE sqlite_master SET sql = {cut} WHERE name = 'trg_sessions'")
+
+
+def _spoil_the_header(database: Path) -> None:
+    legacy.execute(database, "PRAGMA wal_checkpoint(TRUNCATE)")
+    with database.open("r+b") as file:
+        file.seek(18)
+        file.write(b"\x05")
+
+
+def _spoil_by(*statements: str) -> Callable[[Path], None]:
+    return lambda database: legacy.execute(database, *statements)
+
+
+_REMADE = (
+    "CREATE TABLE h AS SELECT * FROM vecmigrate_history",
+    "DROP TABLE vecmigrate_history",
+    "ALTER TABLE h RENAME TO vecmigrate_history",
+)
+RESTORED = {
+    "a schema that is not UTF-8": (_spoil_the_schema, "moved aside"),
+    "a header that forbids writing": (_spoil_the_header, "moved aside"),
+    "history that is not UTF-8": (
+        _spoil_by("UPDATE vecmigrate_history SET message = CAST(x'73656372ff' AS TEXT) WHERE id = 1"),
+        "",
+    ),
+    "history with NULL": (
+        _spoil_by(*_REMADE, "UPDATE vecmigrate_history SET message = NULL WHERE id = 1"),
+        "1 damaged entries were left out",
+    ),
+    "history that lacks a column": (
+        _spoil_by(*_REMADE, "ALTER TABLE vecmigrate_history DROP COLUMN message"),
+        "could not be read",
+    ),
+}
+
+
+@pytest.mark.parametrize(("spoil", "told"), RESTORED.values(), ids=RESTORED)
+def test_restore_heals_what_it_is_named_as_the_remedy_for(
+    spoil: Callable[[Path], None], told: str, small: Subject, tmp_path: Path
+) -> None:
+    """What of the history can be carried over is, and the rest is told of; nothing of it fails the restore."""
+    database = small.copy(tmp_path / "service")
+    vecmigrate.upgrade(harness.url(database))
+    name = vecmigrate.backup(harness.url(database)).name
+    healthy = harness.contents(database)
+    spoil(database)
+
+    result = run_cli("--db-path", database, "restore", name)
+    assert 0 == result.code, result.err
+    assert told in result.err
+    assert healthy == harness.contents(database)
+    assert 0 == run_cli("--db-path", database, "migrate").code
+    attempts = run_cli("--db-path", database, "history", "--json").document["attempts"]
+    assert "restore" == attempts[-1]["metadata"]["direction"]
+    assert ("history" in attempts[-1]["message"]) == ("moved" not in told and bool(told))
+    assert len(attempts) == 4 - ("1 damaged" in told)
+    tried("Damage", "restore of a database with a damaged schema, header or history", "healed, told")
+
+
+def test_an_identity_that_is_wrong_hides_the_backups_but_not_the_way_to_them(small: Subject, tmp_path: Path) -> None:
+    """The database says it is another one; without it, the path leads to the backups."""
+    database = small.copy(tmp_path / "service")
+    vecmigrate.upgrade(harness.url(database))
+    name = vecmigrate.backup(harness.url(database)).name
+    healthy = harness.contents(database)
+    legacy.execute(database, "UPDATE vecmigrate_meta SET value = 'c4nary' WHERE key = 'database_id'")
+
+    listed = run_cli("--db-path", database, "backup", "list")
+    assert "2 are of another one that was at this path" in listed.out
+    refused = run_cli("--db-path", database, "restore", name)
+    assert 1 == refused.code
+    assert "says that it is another one" in refused.err
+    assert f"move {database} aside" in refused.err
+    assert "c4nary" not in refused.err
+    for file in database.parent.glob(f"{database.name}*"):
+        file.rename(tmp_path / file.name)
+    assert 0 == run_cli("--db-path", database, "restore", name).code
+    assert healthy == harness.contents(database)
+    tried("Damage", "an identity in the database that is wrong", "told, restored once the file is aside")

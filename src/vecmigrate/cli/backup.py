@@ -58,7 +58,9 @@ def backup_list(context: Context, out: Output) -> None:
 
 
 def _none(migrator: Migrator) -> str:
-    return f"No backup of {migrator.database} yet in {migrator.backup_folder()}."
+    none = f"No backup of {migrator.database} yet in {migrator.backup_folder()}."
+    others = len(migrator.foreign_backups())
+    return none + f" {others} are of another one that was at this path." if others else none
 
 
 def _say_of_damaged(migrator: Migrator, out: Output) -> None:
