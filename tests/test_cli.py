@@ -514,6 +514,52 @@ def test_a_database_that_went_to_base_is_backed_up_as_base(migrated: ON_FILE) ->
     assert 0 == migrated("backup", "verify").code
 
 
+def test_old_backups_that_cannot_be_removed_fail_only_prune(
+    migrated: ON_FILE, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What was asked for is done: a restore and a backup only warn of it, and prune says what it could not do."""
+    old, *_, newest = [Path(migrated("backup", "create", "--json").document["backup"]["path"]) for _ in range(4)]
+    old.unlink()
+    old.mkdir()
+    (old / "file").touch()
+    monkeypatch.setenv("VECMIGRATE_KEEP_BACKUPS", "1")
+
+    for words in (["restore", newest.name], ["backup", "create"]):
+        caplog.clear()
+        assert 0 == migrated(*words).code
+        assert "Old backups of" in caplog.text
+    pruned = migrated("backup", "prune")
+    assert 1 == pruned.code
+    assert "could not be removed" in pruned.err
+    assert "Nothing was changed" not in pruned.err
+
+
+def test_a_copy_does_not_give_or_take_backups(migrated: ON_FILE, released_file: Path) -> None:
+    """It has the identity of the other one, and rows of its own: by its name a backup of it is still to be had."""
+    of_file = Path(migrated("backup", "create", "--json").document["backup"]["path"])
+    copy = released_file.with_name("staging.sqlite3")
+    shutil.copy(of_file, copy)
+    legacy.execute(copy, "DELETE FROM vector_stores")
+    of_copy = run_cli("--db-path", copy, "backup", "create", "--json").document["backup"]["name"]
+
+    assert 0 == run_cli("--db-path", copy, "backup", "prune", "--keep", "1").code
+    assert of_file.exists()
+    restored = migrated("rollback", "--to-version", "2", "--from-backup", "--json").document
+    assert of_file.name == restored["restored"]
+    assert of_copy in {each["name"] for each in migrated("backup", "list", "--json").document["backups"]}
+    assert 0 == migrated("restore", of_copy).code
+    assert [(0,)] == legacy.query(released_file, "SELECT count(*) FROM vector_stores")
+
+
+def test_a_moved_database_keeps_its_backups(migrated: ON_FILE, released_file: Path) -> None:
+    """Nothing is where it was, so what was made there is its own."""
+    name = migrated("backup", "create", "--json").document["backup"]["name"]
+    moved = released_file.rename(released_file.with_name("moved.sqlite3"))
+
+    restored = run_cli("--db-path", moved, "rollback", "--to-version", "2", "--from-backup", "--json")
+    assert name == restored.document["restored"]
+
+
 def test_base_with_yes_drops_rows_after_a_backup(tmp_path: Path) -> None:
     """Without --yes it exits with 6 and names the table; with it, the rows are in the backup."""
     path = tmp_path / "new.sqlite3"

@@ -28,6 +28,7 @@ from vecmigrate.manifests import (
     listing,
     manifest_of,
     manifests,
+    own,
     recorded_id,
     write,
 )
@@ -247,8 +248,8 @@ def _remove_leftover(temporary: Path, unlisted: Sequence[Path]) -> None:
 
 
 def newest_verified(folder: str, revision: str | None, *, database_id: str | None, database_path: str) -> Backup | None:
-    """Return the newest backup of *revision* that stands every check, or None. Read-only."""
-    for backup in listing(folder, database_id=database_id, database_path=database_path):
+    """Return the newest backup of *revision* that stands every check, or None; see ``own``. Read-only."""
+    for backup in own(folder, database_id=database_id, database_path=database_path):
         with contextlib.suppress(BackupError):
             if backup.revision == revision:
                 verify(backup)
@@ -269,9 +270,9 @@ def rotate(
 
     The newest verified one of each revision below *head* always stays: *order* has the revisions from base
     to head, and None is below them all; one whose revision is unknown leads to none of them. Backups of other
-    databases are neither counted nor touched.
+    databases, and of copies of this one, are neither counted nor touched.
     """
-    backups = listing(folder, database_id=database_id, database_path=database_path)
+    backups = own(folder, database_id=database_id, database_path=database_path)
     surplus = backups[max(keep, 0) :]
     if not surplus:
         return []
@@ -281,9 +282,15 @@ def rotate(
         of_revision = (backup for backup in backups if backup.revision == revision)
         ways_back.append(next((backup for backup in of_revision if is_verified(backup)), None))
     doomed = [backup for backup in reversed(surplus) if backup not in ways_back]
-    with _explained(database_path, folder):
-        for backup in doomed:
+    for backup in doomed:
+        try:
             _remove(backup)
+        except OSError as error:
+            raise BackupError(
+                f"Old backups of {database_path} could not be removed from {folder}: {described(error)}. "
+                "The database and the newer backups are as they were.",
+                next_step=f"remove {backup.name} by hand, then: " + command(database_path, "backup", "prune"),
+            ) from error
     return [backup.name for backup in doomed]
 
 

@@ -1,6 +1,7 @@
 """Manifests: what a backup folder says it holds, read without trusting a word of it.
 
-Nothing that a manifest contains is ever used as a path: it may have been written by anybody.
+Nothing that a manifest contains is ever opened, or written to: it may have been written by anybody. Of the
+path of the database in it is only asked whether a file is there.
 """
 
 import json
@@ -26,6 +27,7 @@ __all__ = [
     "manifest_of",
     "manifests",
     "of_another",
+    "own",
     "recorded_id",
     "write",
 ]
@@ -134,6 +136,27 @@ def listing(folder: str, *, database_id: str | None, database_path: str) -> list
         if len({backup.database_id for backup in mine}) > 1:
             mine = [backup for backup in mine if backup.database_path == path]
     return sorted(mine, key=lambda backup: (backup.sequence, backup.created_at, backup.name), reverse=True)
+
+
+def own(folder: str, *, database_id: str | None, database_path: str) -> list[Backup]:
+    """Return the listed backups but for those of a copy, which has the same identity and goes its own way.
+
+    The others may have been made at another path, from where the database was moved. Read-only.
+    """
+    found = listing(folder, database_id=database_id, database_path=database_path)
+    return [backup for backup in found if not _is_of_copy(backup, database_path)]
+
+
+def _is_of_copy(backup: Backup, database_path: str) -> bool:
+    if backup.database_path == os.path.realpath(database_path):
+        return False
+    try:
+        return not os.path.samefile(backup.database_path, database_path)
+    except FileNotFoundError:
+        # Where this one is missing it may have been renamed to what is there now, which has no way of telling.
+        return os.path.exists(backup.database_path)
+    except (OSError, ValueError):
+        return False
 
 
 def recorded_id(folder: str, *, database_path: str) -> str | None:

@@ -160,7 +160,7 @@ def _reusable(
     last = history.read(connection, limit=1)
     if not last or last[0].status == "success":
         return None
-    newest = next(iter(manifests.listing(folder, database_id=database_id, database_path=path)), None)
+    newest = next(iter(manifests.own(folder, database_id=database_id, database_path=path)), None)
     is_same = (
         newest is not None
         and newest.revision in {revision, revision or UNKNOWN}

@@ -417,3 +417,47 @@ def test_an_identity_that_is_wrong_hides_the_backups_but_not_the_way_to_them(sma
     assert 0 == run_cli("--db-path", database, "restore", name).code
     assert healthy == harness.contents(database)
     tried("Damage", "an identity in the database that is wrong", "told, restored once the file is aside")
+
+
+def _cut_to(length: int) -> Callable[[Path], None]:
+    def cut(database: Path) -> None:
+        legacy.execute(database, "PRAGMA wal_checkpoint(TRUNCATE)")
+        database.write_bytes(database.read_bytes()[:length])
+
+    return cut
+
+
+def _spoil_a_page(database: Path) -> None:
+    legacy.execute(database, "PRAGMA wal_checkpoint(TRUNCATE)")
+    content = database.read_bytes()
+    root = int(str(legacy.query(database, "SELECT rootpage FROM sqlite_master WHERE name = 'sessions'")[0][0]))
+    page = content[16] << 8 | content[17]
+    database.write_bytes(content[: page * (root - 1)] + b"\xff" * 100 + content[page * (root - 1) + 100 :])
+
+
+UNSAVED = {
+    "schema": _spoil_the_schema,
+    "cut in the header": _cut_to(50),
+    "cut after a page": _cut_to(4096),
+    "page": _spoil_a_page,
+    "meta that is a blob": _spoil_by("UPDATE vecmigrate_meta SET value = x'00ff'"),
+    "meta that is not UTF-8": _spoil_by("UPDATE vecmigrate_meta SET value = CAST(x'736563ff' AS TEXT)"),
+}
+
+
+@pytest.mark.parametrize("spoil", UNSAVED.values(), ids=UNSAVED)
+def test_a_backup_of_a_damaged_database_says_what_is_damaged(
+    spoil: Callable[[Path], None], small: Subject, tmp_path: Path
+) -> None:
+    """It is the database, and neither an unexpected error nor a temporary file."""
+    database = small.copy(tmp_path / "service")
+    vecmigrate.upgrade(harness.url(database))
+    spoil(database)
+    before = legacy.tree(database.parent / "backups")
+
+    result = run_cli("--db-path", database, "backup", "create")
+    harness.require_explained(result.err)
+    assert 1 == result.code
+    assert result.err.startswith(f"Error: {database} ")
+    assert before == legacy.tree(database.parent / "backups")
+    tried("Damage", "a backup of a damaged database", "refused")

@@ -301,7 +301,7 @@ def test_a_restore_that_fails_quotes_no_row(tmp_path: Path, monkeypatch: pytest.
     database = legacy.build(tmp_path / "sessions.sqlite3", "released")
     vecmigrate.upgrade(harness.url(database))
     name = vecmigrate.backup(harness.url(database)).name
-    secret = f"CAST(CAST('{ROW} ' AS BLOB) || x'ff' AS TEXT)"
+    secret = f"CAST(CAST('{ROW} ' AS BLOB) || x'ff' AS TEXT) AS message"
 
     def fail(old: sqlite3.Connection, *_: object, **__: object) -> None:
         old.execute(f"SELECT {secret}").fetchone()
