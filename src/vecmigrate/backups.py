@@ -32,11 +32,12 @@ from vecmigrate.manifests import (
     recorded_id,
     write,
 )
-from vecmigrate.verification import check_sound, copy_verified, is_verified, revision_in, sha256, verify
+from vecmigrate.verification import check_size, check_sound, copy_verified, is_verified, revision_in, sha256, verify
 
 __all__ = [
     "Backup",
     "check_room",
+    "check_size",
     "clean_temporary",
     "command",
     "copy_verified",
@@ -56,6 +57,7 @@ __all__ = [
 
 _TEMPORARY = re.compile(r"[0-9a-f]{16}\.tmp(-journal|-wal|-shm)?")
 _MARGIN = 1 << 16
+_FEW = 3
 
 
 def create(
@@ -135,11 +137,18 @@ def check_room(folder: str, needed: int, *, database: str) -> None:
     free = shutil.disk_usage(folder).free
     needed += _MARGIN
     if free < needed:
+        step = f"free {needed - free} bytes there"
+        if _can_be_pruned(folder, database):
+            step += ", for example with: " + command(database, "backup", "prune", "--keep", str(_FEW))
         raise BackupError(
             f"{folder} needs {needed} bytes free and has {free}. Nothing was changed.",
-            next_step=f"free {needed - free} bytes there, for example with: "
-            + command(database, "backup", "prune", "--keep", "3"),
+            next_step=step,
         )
+
+
+def _can_be_pruned(folder: str, database: str) -> bool:
+    found = own(folder, database_id=recorded_id(folder, database_path=database), database_path=database)
+    return len(found) > _FEW
 
 
 def _publish(temporary: str, draft: Backup, folder: str) -> Backup:
@@ -188,22 +197,41 @@ def _remove(backup: Backup) -> None:
 
 
 def prepare_folder(folder: str) -> None:
-    """Create the backup folder (0700, ignored by git) where there is none; leave an existing one alone."""
+    """Create the backup folder (0700, ignored by git) where there is none; leave an existing one alone.
+
+    Raises BackupError, and leaves nothing behind then.
+    """
     path = Path(folder)
-    if path.is_dir():
+    if path.is_dir() and not _is_half_made(path):
         return
+    new = [each for each in (path, *path.parents) if not os.path.lexists(each)]
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.mkdir(mode=0o700)
-        path.chmod(0o700)
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if new:
+            path.chmod(0o700)
         (path / ".gitignore").write_text("*\n", encoding="utf-8")
-    except OSError as error:
-        if path.is_dir() and isinstance(error, FileExistsError):
-            return
+    except BaseException as error:
+        _unmake(path, new)
+        if not isinstance(error, OSError):
+            raise
         raise BackupError(
             f"The backup folder {folder} could not be created: {described(error)}. Nothing was changed.",
             next_step="set VECMIGRATE_BACKUP_DIR to a folder that can be written, then run the same again",
         ) from error
+
+
+def _is_half_made(path: Path) -> bool:
+    """Tell whether a folder holds an empty .gitignore and nothing else, which only a run that was killed leaves."""
+    return file_names(str(path)) == {".gitignore"} and not (path / ".gitignore").stat().st_size
+
+
+def _unmake(path: Path, new: Sequence[Path]) -> None:
+    # What somebody else has put there by now stays, with its folder.
+    with contextlib.suppress(OSError):
+        if new and file_names(str(path)) == {".gitignore"}:
+            (path / ".gitignore").unlink()
+        for each in new:
+            each.rmdir()
 
 
 @contextlib.contextmanager
@@ -231,7 +259,12 @@ def clean_temporary(folder: str, database_id: str, *, but: str = "") -> None:
     Call it while holding the migration lock. A restore that still waits for that makes its copy anew.
     """
     prefix = _prefix(database_id)
-    names = file_names(folder) - {Path(but + suffix).name for suffix in ("", *sqlite_files.SIDECARS)}
+    try:
+        present = file_names(folder)
+    except BackupError:
+        # Nothing was written there either, and whoever needs the folder says so.
+        return
+    names = present - {Path(but + suffix).name for suffix in ("", *sqlite_files.SIDECARS)}
     data = {name for name in names if name.endswith(sqlite_files.SUFFIX)}
     unlisted = [Path(folder, name) for name in data if manifest_of(name) not in names]
     for name in names:

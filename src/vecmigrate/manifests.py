@@ -85,10 +85,17 @@ def write(backup: Backup, path: str) -> None:
 
 
 def file_names(folder: str) -> frozenset[str]:
+    """Return the names in a folder, none where it is missing. Raises BackupError where it cannot be read."""
     try:
         return frozenset(path.name for path in Path(folder).iterdir())
-    except OSError:
-        return frozenset()
+    except OSError as error:
+        # A link that leads nowhere is there, and is not found.
+        if isinstance(error, FileNotFoundError) and not os.path.lexists(folder):
+            return frozenset()
+        raise BackupError(
+            f"The backup folder {folder} cannot be read: {error.strerror}. Nothing was changed.",
+            next_step=f"make {folder} a folder that can be read, or set VECMIGRATE_BACKUP_DIR, then run the same again",
+        ) from error
 
 
 def manifests(folder: str) -> Iterator[tuple[Backup | None, str]]:
@@ -115,10 +122,15 @@ def _parse(manifest: Path) -> Backup | None:
 
 
 def _is_well_formed(content: dict[str, object]) -> bool:
-    texts = all(isinstance(content.get(key), str) for key in _TEXTS)
-    optional = all(key in content and isinstance(content[key], str | None) for key in _OPTIONAL_TEXTS)
+    texts = all(_is_text(content.get(key)) for key in _TEXTS)
+    optional = all(key in content and (content[key] is None or _is_text(content[key])) for key in _OPTIONAL_TEXTS)
     optional = optional and isinstance(content.get("journal_mode"), str | None)
     return texts and optional and all(type(content.get(key)) is int for key in _COUNTS)
+
+
+def _is_text(value: object) -> bool:
+    # JSON can name half a character, which nothing can print or encode.
+    return isinstance(value, str) and value == value.encode("utf-8", "replace").decode("utf-8")
 
 
 def listing(folder: str, *, database_id: str | None, database_path: str) -> list[Backup]:
@@ -153,7 +165,7 @@ def _is_of_copy(backup: Backup, database_path: str) -> bool:
     try:
         return not os.path.samefile(backup.database_path, database_path)
     except FileNotFoundError:
-        # Where this one is missing it may have been renamed to what is there now, which has no way of telling.
+        # One of the two is missing: the other path of a database that was moved, or this one.
         return os.path.exists(backup.database_path)
     except (OSError, ValueError):
         return False
@@ -163,7 +175,11 @@ def recorded_id(folder: str, *, database_path: str) -> str | None:
     """Return the identity this path was last backed up under: a failed first run leaves it only here."""
     path = os.path.realpath(database_path)
     # By path alone: another database of the same name may have its backups in the same folder.
-    mine = [backup for backup, _ in manifests(folder) if backup and backup.database_path == path]
+    try:
+        mine = [backup for backup, _ in manifests(folder) if backup and backup.database_path == path]
+    except BackupError:
+        # Whoever needs the folder fails by it, and a run without a backup does not.
+        return None
     return max(mine, key=lambda backup: backup.sequence).database_id if mine else None
 
 

@@ -107,6 +107,8 @@ class _Restoration:
         return self.saved is None and not os.path.lexists(self.work) and time.monotonic() < self.deadline
 
     def _attempt(self, now: datetime) -> Restored:
+        # Before the room for so many bytes: a manifest may say anything.
+        backups.check_size(self.backup)
         backups.check_room(self.folder, self.backup.bytes, database=self.path)
         backups.copy_verified(self.backup, self.work)
         moved_aside = None

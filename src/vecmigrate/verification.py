@@ -11,7 +11,7 @@ from vecmigrate.causes import described
 from vecmigrate.errors import BackupError
 from vecmigrate.manifests import Backup, command
 
-__all__ = ["check_sound", "copy_verified", "is_verified", "revision_in", "sha256", "verify"]
+__all__ = ["check_size", "check_sound", "copy_verified", "is_verified", "revision_in", "sha256", "verify"]
 
 
 def is_verified(backup: Backup) -> bool:
@@ -40,13 +40,22 @@ def copy_verified(backup: Backup, target: str) -> None:
     _check_file(backup, target)
 
 
-def _check_file(backup: Backup, path: str) -> None:
+def check_size(backup: Backup, path: str = "") -> None:
+    """Raise BackupError unless the file *path*, or the data file, is as large as the manifest says. Read-only."""
+    file = Path(path or backup.path)
     try:
-        size = Path(path).stat().st_size if Path(path).is_file() else None
-        if size is None:
-            raise _refused(backup, "the file is missing")
-        if size != backup.bytes:
-            raise _refused(backup, f"its size is {size} bytes instead of {backup.bytes}")
+        size = file.stat().st_size if file.is_file() else None
+    except OSError as error:
+        raise _refused(backup, f"it cannot be read: {described(error)}") from error
+    if size is None:
+        raise _refused(backup, "the file is missing")
+    if size != backup.bytes:
+        raise _refused(backup, f"its size is {size} bytes instead of {backup.bytes}")
+
+
+def _check_file(backup: Backup, path: str) -> None:
+    check_size(backup, path)
+    try:
         if sha256(path) != backup.sha256:
             raise _refused(backup, "its sha256 differs from the manifest's")
     except OSError as error:
