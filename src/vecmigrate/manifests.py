@@ -156,18 +156,25 @@ def own(folder: str, *, database_id: str | None, database_path: str) -> list[Bac
     The others may have been made at another path, from where the database was moved. Read-only.
     """
     found = listing(folder, database_id=database_id, database_path=database_path)
-    return [backup for backup in found if not _is_of_copy(backup, database_path)]
+    return [backup for backup in found if not _is_of_copy(backup, folder, database_path)]
 
 
-def _is_of_copy(backup: Backup, database_path: str) -> bool:
-    if backup.database_path == os.path.realpath(database_path):
+def _is_of_copy(backup: Backup, folder: str, database_path: str) -> bool:
+    path = os.path.realpath(database_path)
+    if backup.database_path == path or not os.path.exists(backup.database_path):
         return False
+    if _is_same(backup.database_path, path):
+        return False
+    # A folder that was copied along with the database holds what was made before, which is of both.
+    beside = os.path.relpath(os.path.realpath(folder), os.path.dirname(path))
+    others = os.path.join(os.path.dirname(backup.database_path), beside)
+    return not os.path.isdir(others) or _is_same(others, folder)
+
+
+def _is_same(one: str, other: str) -> bool:
     try:
-        return not os.path.samefile(backup.database_path, database_path)
-    except FileNotFoundError:
-        # One of the two is missing: the other path of a database that was moved, or this one.
-        return os.path.exists(backup.database_path)
-    except (OSError, ValueError):
+        return os.path.samefile(one, other)
+    except OSError:
         return False
 
 
