@@ -25,7 +25,17 @@ FLOORS = (
 )
 """From the ground up: every module that is not named is a noun."""
 
-ABOUT_SQLITE_FILES = {"archive", "backups", "restoring", "sqlite_files", "manifests", "carrying", "boot"}
+ABOUT_SQLITE_FILES = {
+    "archive",
+    "backups",
+    "boot",
+    "carrying",
+    "comparison",
+    "manifests",
+    "restoring",
+    "sqlite_files",
+    "verification",
+}
 DIALECTS = ("sqlite", "postgresql", "postgres", "psycopg")
 
 

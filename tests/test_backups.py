@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, tzinfo
 from pathlib import Path
 
@@ -17,9 +18,11 @@ import pytest
 import legacy
 import vecmigrate
 from doors import url
-from vecmigrate import backups, sqlite_files
+from vecmigrate import backups, sqlite_files, verification
 from vecmigrate.backups import Backup
+from vecmigrate.comparison import same_content
 from vecmigrate.errors import BackupError, LockTimeoutError
+from vecmigrate.restoring import restore
 
 POSIX = pytest.mark.skipif(os.name == "nt", reason="modes and signals of POSIX")
 ID = "0123456789abcdef0123456789abcdef"
@@ -231,11 +234,44 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path, limit: int) -> None:
 
 
 def test_too_little_room_is_told_with_path_and_bytes(tmp_path: Path) -> None:
-    """The error names the folder and how much it needs."""
-    with pytest.raises(BackupError, match=r"needs 1152921504606912512 bytes free") as caught:
-        backups.check_room(str(tmp_path), 1 << 60, database="app.db")
-    assert str(tmp_path) in caught.value.message
-    assert "vecmigrate --db-path app.db backup prune" in caught.value.next_step
+    """The error names the folder and how much it needs, and advises to prune only where that frees something."""
+    database = make(tmp_path / "app.db")
+    for count_of_backups in (0, 3, 4):
+        while len(listed(tmp_path / "backups", database)) < count_of_backups:
+            back_up(database, tmp_path / "backups")
+        (tmp_path / "backups").mkdir(exist_ok=True)
+        with pytest.raises(BackupError, match=r"needs 1152921504606912512 bytes free") as caught:
+            backups.check_room(str(tmp_path / "backups"), 1 << 60, database=database)
+        assert str(tmp_path) in caught.value.message
+        is_advised = f"vecmigrate --db-path {database} backup prune --keep 3" in caught.value.next_step
+        assert is_advised == (count_of_backups == 4)
+
+
+@POSIX
+def test_a_folder_that_could_not_be_made_is_not_left(tmp_path: Path) -> None:
+    """On a full disk neither it nor an empty .gitignore stays; one that a killed run left is filled."""
+    database, folder = make(tmp_path / "app.db"), tmp_path / "new" / "backups"
+    limited = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))\n"
+    command = [sys.executable, "-c", limited + CREATE, database, str(folder), ID]
+    process = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert "could not be created" in process.stderr
+    assert {"app.db"} == names(tmp_path)
+
+    folder.mkdir(parents=True)
+    (folder / ".gitignore").touch()
+    back_up(database, folder)
+    assert "*\n" == (folder / ".gitignore").read_text()
+    (folder / ".gitignore").write_text("")
+    back_up(database, folder)
+    assert not (folder / ".gitignore").read_text()
+
+
+def test_a_size_that_cannot_be_is_damage_and_no_lack_of_room(tmp_path: Path) -> None:
+    """The manifest is wrong, and a larger disk would not help."""
+    database = make(tmp_path / "app.db")
+    backup = replace(back_up(database, tmp_path / "backups"), bytes=1 << 62)
+    with pytest.raises(BackupError, match="its size is"):
+        restore(database, backup, folder=str(tmp_path / "backups"), database_id=ID, timeout=5)
 
 
 def test_unusable_places_are_named(tmp_path: Path) -> None:
@@ -264,6 +300,32 @@ def test_ctrl_c_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(KeyboardInterrupt):
         back_up(database, tmp_path / "backups")
     assert names(tmp_path / "backups") == set()
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_ctrl_c_right_after_the_name_was_given_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, links: bool
+) -> None:
+    """The data file is known as ours before anything tells that it got its name; what was there before stays."""
+    database = make(tmp_path / "app.db")
+    kept = back_up(database, tmp_path / "backups")
+    before = names(tmp_path / "backups")
+    real = sqlite_files.rename_to_new
+
+    def interrupt(source: str, target: str) -> bool:
+        assert not real(source, kept.path)
+        assert real(source, target)
+        raise KeyboardInterrupt
+
+    def refuse(*_: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(sqlite_files, "rename_to_new", interrupt)
+    if not links:
+        monkeypatch.setattr(os, "link", refuse)
+    with pytest.raises(KeyboardInterrupt):
+        back_up(database, tmp_path / "backups")
+    assert before == names(tmp_path / "backups")
 
 
 @POSIX
@@ -386,6 +448,29 @@ def test_a_manifest_with_a_wrong_type_is_damaged(tmp_path: Path, key: str) -> No
     assert backups.damaged(str(tmp_path)) == [manifest.name]
 
 
+@pytest.mark.parametrize("key", ["database_id", "reason", "revision"])
+def test_a_manifest_with_half_a_character_is_damaged(tmp_path: Path, key: str) -> None:
+    """JSON can name what no text can hold, and nothing could be done with it."""
+    database = make(tmp_path / "app.db")
+    manifest = Path(back_up(database, tmp_path).path.replace(".sqlite3", ".json"))
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {key: "\ud800"}))
+    assert [manifest.name] == backups.damaged(str(tmp_path))
+
+
+@pytest.mark.parametrize("what", ["file", "link"])
+def test_a_folder_that_is_none_is_not_taken_for_an_empty_one(tmp_path: Path, what: str) -> None:
+    """Only a missing one has no backups; cleaning up passes it over."""
+    folder = tmp_path / "backups"
+    if what == "file":
+        folder.touch()
+    else:
+        folder.symlink_to(tmp_path / "nowhere")
+    with pytest.raises(BackupError, match=f"The backup folder {folder} cannot be read"):
+        listed(folder, "app.db")
+    backups.clean_temporary(str(folder), ID)
+    assert None is backups.recorded_id(str(folder), database_path="app.db")
+
+
 def test_paths_in_a_manifest_do_not_matter(tmp_path: Path) -> None:
     """Name and path come from where the manifest lies."""
     database = make(tmp_path / "app.db")
@@ -426,7 +511,7 @@ def rewrite(backup: Backup, statement: str) -> Backup:
 
 
 def forge(backup: Backup, **fields: object) -> Backup:
-    size, sha256 = Path(backup.path).stat().st_size, backups._sha256(backup.path)
+    size, sha256 = Path(backup.path).stat().st_size, verification.sha256(backup.path)
     return Backup(**(vars(backup) | {"bytes": size, "sha256": sha256} | fields))
 
 
@@ -437,7 +522,7 @@ META = "CREATE TABLE vecmigrate_meta (key, value); INSERT INTO vecmigrate_meta V
     ("statement", "match"),
     [
         ("UPDATE vecmigrate_version SET version_num = '002'", "holds revision 002, its manifest says 001"),
-        ("DROP TABLE vecmigrate_version", "holds revision None, its manifest says 001"),
+        ("DROP TABLE vecmigrate_version", "holds revision base, its manifest says 001"),
         (META % OTHER_ID, "holds another database"),
     ],
 )
@@ -528,6 +613,8 @@ def test_rotation_keeps_the_way_back(tmp_path: Path) -> None:
     oldest, good, damaged = (back_up(base, folder) for _ in range(3))
     Path(damaged.path).write_bytes(b"damaged")
     newer = [back_up(new, folder, revision="002") for _ in range(3)]
+    # Else these were backups of a copy.
+    Path(new).unlink()
     foreign = back_up(base, folder, identity=OTHER_ID)
     assert rotated(folder, base, keep=10) == []
     assert rotated(folder, base, keep=2) == [oldest.name, damaged.name, newer[0].name]
@@ -546,6 +633,7 @@ def test_rotation_keeps_the_way_back_to_each_revision(tmp_path: Path) -> None:
     one = make(at_one / "app.db", revision="001")
     first = back_up(base, folder)
     newer = [back_up(one, folder, revision="001") for _ in range(3)]
+    Path(one).unlink()
     assert [newer[0].name] == rotated(folder, base, keep=2)
     assert [newer[2], newer[1], first] == listed(folder, base)
 
@@ -591,7 +679,7 @@ def test_same_content(tmp_path: Path, change: Change, same: bool) -> None:  # no
         backup = back_up(database, tmp_path / "backups")
         change(connection)
         before = names(tmp_path / "backups")
-        assert backups.same_content(backup.path, database) is same
+        assert same_content(backup.path, connection) is same
     assert names(tmp_path / "backups") == before
 
 

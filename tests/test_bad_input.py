@@ -332,6 +332,24 @@ def test_a_restore_without_permission_names_what_lacks_it(what: str, mode: int, 
     assert before == untouched(folder)
 
 
+def test_a_folder_of_backups_that_cannot_be_read_is_named(folder: Path) -> None:
+    """Nobody is told that there is no backup; the status, which is about the database, goes on with a note."""
+    path = legacy.build(folder / "sessions.sqlite3", "legacy")
+    vecmigrate.upgrade(url(path))
+    (folder / "backups").chmod(0)
+    try:
+        results = [run_python(UNPRIVILEGED, "--db-path", path, "backup", word) for word in ("list", "verify", "prune")]
+        status = run_python(UNPRIVILEGED, "--db-path", path, "status")
+    finally:
+        (folder / "backups").chmod(0o700)
+
+    for result in results:
+        assert 1 == result.code
+        assert f"The backup folder {folder / 'backups'} cannot be read" in result.err
+    assert 0 == status.code
+    assert "cannot be read" in status.out + status.err
+
+
 # Configuration.
 
 

@@ -468,6 +468,98 @@ def test_a_rollback_from_a_backup_takes_the_newest_of_that_revision(migrated: ON
     assert found != [(0,)]
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "INSERT INTO vecmigrate_version VALUES ('001')",
+        "DELETE FROM vecmigrate_version",
+        "UPDATE vecmigrate_version SET version_num = NULL",
+        "DROP TABLE vecmigrate_version",
+    ],
+)
+def test_a_state_that_names_no_revision_is_not_filed_as_base(
+    damage: str, migrated: ON_FILE, released_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A restore saves a damaged state too: it comes back by its name, and neither is nor displaces the way to base."""
+    of_base = migrated("backup", "list", "--json").document["backups"][0]["name"]
+    of_head = migrated("backup", "create", "--json").document["backup"]["name"]
+    if "NULL" in damage:
+        legacy.execute(released_file, "DROP TABLE vecmigrate_version", "CREATE TABLE vecmigrate_version (version_num)")
+        legacy.execute(released_file, "INSERT INTO vecmigrate_version VALUES ('002')")
+    legacy.execute(released_file, damage)
+    damaged = legacy.digest(released_file)
+    monkeypatch.setenv("VECMIGRATE_KEEP_BACKUPS", "1")
+
+    restored = migrated("restore", of_head, "--json").document
+    found = {each["name"]: each for each in migrated("backup", "list", "--json").document["backups"]}
+    saved = found[Path(restored["backup"]).name]
+    assert "unknown" == saved["revision"]
+    assert "-unknown." in saved["name"]
+    assert of_base in found
+    assert 0 == migrated("backup", "verify").code
+
+    assert 0 == migrated("restore", saved["name"]).code
+    assert damaged == legacy.digest(released_file)
+    by_name = migrated("rollback", "--to-version", "base", "--from-backup", saved["name"], "--json")
+    assert (1, "BackupError") == (by_name.code, by_name.document["error"]["type"])
+    back = migrated("rollback", "--to-version", "base", "--from-backup", "--json").document
+    assert (of_base, None) == (back["restored"], back["to"])
+
+
+def test_a_database_that_went_to_base_is_backed_up_as_base(migrated: ON_FILE) -> None:
+    """Its version table is there and empty, and that is what base is."""
+    assert 0 == migrated("rollback", "--to-version", "base", "--yes").code
+
+    assert None is migrated("backup", "create", "--json").document["backup"]["revision"]
+    assert 0 == migrated("backup", "verify").code
+
+
+def test_old_backups_that_cannot_be_removed_fail_only_prune(
+    migrated: ON_FILE, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What was asked for is done: a restore and a backup only warn of it, and prune says what it could not do."""
+    old, *_, newest = [Path(migrated("backup", "create", "--json").document["backup"]["path"]) for _ in range(4)]
+    old.unlink()
+    old.mkdir()
+    (old / "file").touch()
+    monkeypatch.setenv("VECMIGRATE_KEEP_BACKUPS", "1")
+
+    for words in (["restore", newest.name], ["backup", "create"]):
+        caplog.clear()
+        assert 0 == migrated(*words).code
+        assert "Old backups of" in caplog.text
+    pruned = migrated("backup", "prune")
+    assert 1 == pruned.code
+    assert "could not be removed" in pruned.err
+    assert "Nothing was changed" not in pruned.err
+
+
+def test_a_copy_does_not_give_or_take_backups(migrated: ON_FILE, released_file: Path) -> None:
+    """It has the identity of the other one, and rows of its own: by its name a backup of it is still to be had."""
+    of_file = Path(migrated("backup", "create", "--json").document["backup"]["path"])
+    copy = released_file.with_name("staging.sqlite3")
+    shutil.copy(of_file, copy)
+    legacy.execute(copy, "DELETE FROM vector_stores")
+    of_copy = run_cli("--db-path", copy, "backup", "create", "--json").document["backup"]["name"]
+
+    assert 0 == run_cli("--db-path", copy, "backup", "prune", "--keep", "1").code
+    assert of_file.exists()
+    restored = migrated("rollback", "--to-version", "2", "--from-backup", "--json").document
+    assert of_file.name == restored["restored"]
+    assert of_copy in {each["name"] for each in migrated("backup", "list", "--json").document["backups"]}
+    assert 0 == migrated("restore", of_copy).code
+    assert [(0,)] == legacy.query(released_file, "SELECT count(*) FROM vector_stores")
+
+
+def test_a_moved_database_keeps_its_backups(migrated: ON_FILE, released_file: Path) -> None:
+    """Nothing is where it was, so what was made there is its own."""
+    name = migrated("backup", "create", "--json").document["backup"]["name"]
+    moved = released_file.rename(released_file.with_name("moved.sqlite3"))
+
+    restored = run_cli("--db-path", moved, "rollback", "--to-version", "2", "--from-backup", "--json")
+    assert name == restored.document["restored"]
+
+
 def test_base_with_yes_drops_rows_after_a_backup(tmp_path: Path) -> None:
     """Without --yes it exits with 6 and names the table; with it, the rows are in the backup."""
     path = tmp_path / "new.sqlite3"

@@ -1,5 +1,6 @@
 """The backups of one database, and the way back from them."""
 
+import logging
 import sqlite3
 import time
 import uuid
@@ -12,12 +13,14 @@ from vecmigrate import backups, history, manifests, meta, records, restoring
 from vecmigrate.access import Access, one_at_a_time
 from vecmigrate.carrying import carry_over, restored
 from vecmigrate.catalog import has_content
-from vecmigrate.engine import reading, writing
+from vecmigrate.engine import quick_check, reading, translated, unusable, writing
 from vecmigrate.errors import AheadError, BackupError, DatabaseUnusableError, NeedsPersonError, VecmigrateError
 from vecmigrate.journal import Report
 from vecmigrate.revisions import Revisions
 
 __all__ = ["Archive"]
+
+log = logging.getLogger("vecmigrate")
 
 
 class Archive(Access):
@@ -38,12 +41,21 @@ class Archive(Access):
             if self.database.is_absent():
                 return None
             with reading(self.database) as connection:
-                known = meta.read(connection).get("database_id")
+                known = self._described(connection).get("database_id")
         except DatabaseUnusableError:
             return None
         # A sound database that was never migrated must not take the backups of one with the same name.
         folder = self.settings.backup_folder(path)
         return known or manifests.recorded_id(folder, database_path=path) or meta.new_database_id()
+
+    def _described(self, connection: Connection) -> dict[str, str]:
+        """Read what the database says of itself. Raises DatabaseUnusableError where that is not text."""
+        found = meta.read(connection)
+        if not all(isinstance(value, str) for value in found.values()):
+            damage = sqlite3.DatabaseError("a value in vecmigrate_meta is not text")
+            damage.sqlite_errorname = "SQLITE_CORRUPT"
+            raise unusable(self.database, damage)
+        return found
 
     def list_backups(self, *, database_id: str | None = None) -> list[manifests.Backup]:
         """Return the backups of this database, newest first. Reads manifests only."""
@@ -59,42 +71,53 @@ class Archive(Access):
         """Return the names of manifests that cannot be read, whose backups are listed nowhere. Read-only."""
         return manifests.damaged(self.backup_folder())
 
+    def foreign_backups(self) -> list[manifests.Backup]:
+        """Return the backups of this path that are listed nowhere, because the database says it is another one."""
+        return manifests.of_another(self.backup_folder(), self._identity(), self._file())
+
     def find_backup(self, name: str) -> manifests.Backup:
         path = self._file()
         folder = self.settings.backup_folder(path)
         return manifests.find(name, folder, database_id=self._identity(), database_path=path)
 
     def create_backup(self, reason: str = "manual") -> manifests.Backup:
-        """Back up the present state under the write lock. Raises BackupError."""
+        """Back up the present state under the write lock. Raises BackupError, DatabaseUnusableError."""
         path, known = self._file(), self.revisions()
         if self.database.is_absent():
-            raise BackupError(
-                f"{path} does not exist, so there is nothing to back up. Nothing was changed.",
-                next_step=f"vecmigrate {self.database.option} migrate",
-            )
-        folder = self.settings.backup_folder(path)
-        with one_at_a_time, writing(self.database, lock_timeout=self.settings.lock_timeout) as connection:
+            raise self._nothing_in("does not exist")
+        lock = writing(self.database, lock_timeout=self.settings.lock_timeout)
+        with one_at_a_time, translated(self.database), lock as connection:
             revision = self._revision_even_if_ahead(connection, known)
-            described = meta.read(connection)
+            app_version = self._described(connection).get("app_version") or known.app_version(None)
             if not has_content(connection):
-                raise BackupError(
-                    f"{path} is empty, so there is nothing to back up. Nothing was changed.",
-                    next_step=f"vecmigrate {self.database.option} migrate",
-                )
-            database_id = self._identity() or meta.new_database_id()
-            backups.prepare_folder(folder)
-            backups.clean_temporary(folder, database_id)
-            made = backups.create(
-                path,
-                folder,
-                database_id=database_id,
-                revision=revision,
-                app_version=described.get("app_version") or known.app_version(None),
-                reason=reason,
-                timeout=self.settings.lock_timeout,
-            )
-        self._rotate(made.database_id, known)
+                raise self._nothing_in("is empty")
+            try:
+                made = self._create(path, revision, app_version, reason)
+            except BackupError:
+                quick_check(connection, self.database)  # Damage of the database itself is the better message.
+                raise
+        self._rotate_if_possible(made.database_id, known)
         return made
+
+    def _nothing_in(self, why: str) -> BackupError:
+        return BackupError(
+            f"{self.database} {why}, so there is nothing to back up. Nothing was changed.",
+            next_step=f"vecmigrate {self.database.option} migrate",
+        )
+
+    def _create(self, path: str, revision: str | None, app_version: str | None, reason: str) -> manifests.Backup:
+        folder, database_id = self.settings.backup_folder(path), self._identity() or meta.new_database_id()
+        backups.prepare_folder(folder)
+        backups.clean_temporary(folder, database_id)
+        return backups.create(
+            path,
+            folder,
+            database_id=database_id,
+            revision=revision,
+            app_version=app_version,
+            reason=reason,
+            timeout=self.settings.lock_timeout,
+        )
 
     def _revision_even_if_ahead(self, connection: Connection, known: Revisions) -> str | None:
         try:
@@ -112,6 +135,13 @@ class Archive(Access):
             head=known.head,
             order=known.ids,
         )
+
+    def _rotate_if_possible(self, database_id: str, known: Revisions) -> None:
+        try:
+            self._rotate(database_id, known)
+        except BackupError as error:
+            # What was asked for is done, so surplus backups are no reason to call it failed.
+            log.warning("%s", error.message)
 
     def verified_backups(self) -> list[dict[str, Any]]:
         """Return the backups of this database, newest first, each file's hash checked. Read-only."""
@@ -154,11 +184,14 @@ class Archive(Access):
         """
         path, known, began = self._file(), self.revisions(), time.monotonic()
         report = Report(from_revision=self._readable_revision(known), to_revision=backup.revision)
-        marker = _marker(backup, known)
+        marker, has_begun = _marker(backup, known), False
 
         def carry(old: sqlite3.Connection | None, new: sqlite3.Connection, saved: manifests.Backup | None) -> None:
+            nonlocal has_begun
+            has_begun = True
             replace(marker, backup=saved.path if saved else None).write(path)
-            carry_over(old, new, saved, backup=backup, known=known, run_id=marker.run_id)
+            note = carry_over(old, new, saved, backup=backup, known=known, run_id=marker.run_id)
+            report.notes += [note] if note else []
 
         with one_at_a_time:
             records.settle_if_readable(self.database, self.settings)
@@ -172,7 +205,8 @@ class Archive(Access):
                     carry=carry,
                 )
             except VecmigrateError as error:
-                records.record_failed(self.database, self.settings, marker, error.message)
+                if has_begun:
+                    records.record_failed(self.database, self.settings, marker, error.message)
                 raise
         report.backup = done.saved.path if done.saved else None
         report.created = done.saved is None and done.moved_aside is None
@@ -180,7 +214,7 @@ class Archive(Access):
             report.notes.append(f"The damaged file was moved aside: {done.moved_aside}")
         records.write_mirror(self.database, self.settings, token=meta.new_database_id())
         marker.remove(path)
-        self._rotate(backup.database_id, known)
+        self._rotate_if_possible(backup.database_id, known)
         report.duration_seconds = time.monotonic() - began
         return report
 

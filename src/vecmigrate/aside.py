@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from vecmigrate import sqlite_files
+from vecmigrate.causes import described
 from vecmigrate.errors import RestoreFailedError
 
 try:
@@ -18,7 +19,7 @@ try:
 except ImportError:  # Windows, where a file that somebody else has open cannot be replaced anyway.
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["alone_with", "exchange", "made_way"]
+__all__ = ["alone_with", "exchange", "made_way", "may_be_written"]
 
 
 @contextlib.contextmanager
@@ -109,6 +110,11 @@ def _sidecars(path: str) -> list[str]:
     return [suffix for suffix in sqlite_files.SIDECARS if os.path.lexists(path + suffix)]
 
 
+def may_be_written(path: str) -> bool:
+    """Tell whether the system lets us write a database and its sidecars. Read-only."""
+    return all(os.access(path + suffix, os.W_OK) for suffix in ("", *_sidecars(path)))
+
+
 def _name_too(source: str, target: str) -> None:
     try:
         os.link(source, target)
@@ -139,7 +145,8 @@ def _told_if_impossible(path: str, aside: str, suffixes: Sequence[str], cause: B
     try:
         yield
     except OSError as error:
+        places = [aside + suffix for suffix in suffixes]
         raise RestoreFailedError(
-            f"Restoring {path} failed: {cause}. What was there is now {[aside + suffix for suffix in suffixes]}.",
+            f"Restoring {path} failed: {described(cause)}. What was there is now {places}.",
             next_step="stop the programs that use it, and give these files their old names",
         ) from error

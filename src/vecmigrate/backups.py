@@ -17,6 +17,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from vecmigrate import sqlite_files
+from vecmigrate.causes import described
+from vecmigrate.comparison import same_content
 from vecmigrate.errors import BackupError, LockTimeoutError
 from vecmigrate.manifests import (
     Backup,
@@ -27,13 +29,16 @@ from vecmigrate.manifests import (
     listing,
     manifest_of,
     manifests,
+    own,
     recorded_id,
     write,
 )
+from vecmigrate.verification import check_size, check_sound, copy_verified, is_verified, revision_in, sha256, verify
 
 __all__ = [
     "Backup",
     "check_room",
+    "check_size",
     "clean_temporary",
     "command",
     "copy_verified",
@@ -45,14 +50,15 @@ __all__ = [
     "newest_verified",
     "prepare_folder",
     "recorded_id",
+    "reusable",
     "rotate",
-    "same_content",
     "scratch",
     "verify",
 ]
 
 _TEMPORARY = re.compile(r"[0-9a-f]{16}\.tmp(-journal|-wal|-shm)?")
 _MARGIN = 1 << 16
+_FEW = 3
 
 
 def create(
@@ -86,18 +92,19 @@ def create(
         draft = Backup(
             name="",
             path=temporary,
-            revision=revision,
+            # Where the version table does not say it, None would pass it off as base.
+            revision=revision or revision_in(temporary),
             app_version=app_version,
             created_at="",
             bytes=Path(temporary).stat().st_size,
             reason=reason,
             database_id=database_id,
             database_path=os.path.realpath(database),
-            sha256=_sha256(temporary),
+            sha256=sha256(temporary),
             sequence=max((backup.sequence for backup, _ in manifests(folder) if backup), default=0) + 1,
             journal_mode=sqlite_files.pragma(connection, "journal_mode"),
         )
-        _check_sound(draft, temporary)
+        check_sound(draft, temporary)
         return _publish(temporary, draft, folder)
 
 
@@ -112,7 +119,7 @@ def _explained(database: str, folder: str) -> Iterator[None]:
                 next_step="wait for that process or stop it, then: " + command(database, "status"),
             ) from error
         raise BackupError(
-            f"No backup of {database} could be written to {folder}: {error}. Nothing was changed.",
+            f"No backup of {database} could be written to {folder}: {described(error)}. Nothing was changed.",
             next_step=f"make {folder} writable with room in it, or set VECMIGRATE_BACKUP_DIR, then: "
             + command(database, "backup", "create"),
         ) from error
@@ -131,40 +138,57 @@ def check_room(folder: str, needed: int, *, database: str) -> None:
     free = shutil.disk_usage(folder).free
     needed += _MARGIN
     if free < needed:
+        step = f"free {needed - free} bytes there"
+        if _can_be_pruned(folder, database):
+            step += ", for example with: " + command(database, "backup", "prune", "--keep", str(_FEW))
         raise BackupError(
             f"{folder} needs {needed} bytes free and has {free}. Nothing was changed.",
-            next_step=f"free {needed - free} bytes there, for example with: "
-            + command(database, "backup", "prune", "--keep", "3"),
+            next_step=step,
         )
+
+
+def _can_be_pruned(folder: str, database: str) -> bool:
+    found = own(folder, database_id=recorded_id(folder, database_path=database), database_path=database)
+    return len(found) > _FEW
 
 
 def _publish(temporary: str, draft: Backup, folder: str) -> Backup:
     # The data is complete before it gets its name and the manifest comes last: a crash leaves at worst a data
     # file that no listing shows, a second name of the temporary one, by which clean_temporary knows it.
-    backup = _claim_name(temporary, draft, folder)
-    try:
-        with scratch(folder, backup.database_id) as manifest:
-            write(backup, manifest)
-            sqlite_files.sync(manifest)
-            Path(manifest).replace(manifest_of(backup.path))
-        sqlite_files.sync_folder(folder)
-    except BaseException:
-        _remove(backup)
-        raise
-    return backup
+    mine, moment = Path(temporary).stat(), datetime.now(UTC)
+    while True:
+        backup = _named(draft, folder, moment)
+        try:
+            if _claim_name(temporary, backup):
+                _describe(backup, folder)
+                return backup
+        except BaseException:
+            # It may have come from the outside right after the name was ours.
+            if os.path.lexists(backup.path) and os.path.samestat(mine, os.lstat(backup.path)):
+                _remove(backup)
+            raise
+        moment += timedelta(microseconds=1)
 
 
-def _claim_name(temporary: str, draft: Backup, folder: str) -> Backup:
+def _named(draft: Backup, folder: str, moment: datetime) -> Backup:
     # File names have at most 255 bytes, and control characters make a name that nobody can type.
     stem = re.sub(r"[\x00-\x1f\x7f/\\]", "_", Path(draft.database_path).stem)[:60]
     label = re.sub(r"[^A-Za-z0-9_.]", "_", draft.revision or "base")[:60]
-    moment = datetime.now(UTC)
-    while True:
-        name = f"{stem}-{moment:%Y%m%dT%H%M%S.%f}Z-{label}{sqlite_files.SUFFIX}"
-        path = str(Path(folder).absolute() / name)
-        if not os.path.lexists(manifest_of(path)) and sqlite_files.rename_to_new(temporary, path):
-            return replace(draft, name=name, path=path, created_at=moment.isoformat(timespec="microseconds"))
-        moment += timedelta(microseconds=1)
+    name = f"{stem}-{moment:%Y%m%dT%H%M%S.%f}Z-{label}{sqlite_files.SUFFIX}"
+    path = str(Path(folder).absolute() / name)
+    return replace(draft, name=name, path=path, created_at=moment.isoformat(timespec="microseconds"))
+
+
+def _claim_name(temporary: str, backup: Backup) -> bool:
+    return not os.path.lexists(manifest_of(backup.path)) and sqlite_files.rename_to_new(temporary, backup.path)
+
+
+def _describe(backup: Backup, folder: str) -> None:
+    with scratch(folder, backup.database_id) as manifest:
+        write(backup, manifest)
+        sqlite_files.sync(manifest)
+        Path(manifest).replace(manifest_of(backup.path))
+    sqlite_files.sync_folder(folder)
 
 
 def _remove(backup: Backup) -> None:
@@ -174,22 +198,41 @@ def _remove(backup: Backup) -> None:
 
 
 def prepare_folder(folder: str) -> None:
-    """Create the backup folder (0700, ignored by git) where there is none; leave an existing one alone."""
+    """Create the backup folder (0700, ignored by git) where there is none; leave an existing one alone.
+
+    Raises BackupError, and leaves nothing behind then.
+    """
     path = Path(folder)
-    if path.is_dir():
+    if path.is_dir() and not _is_half_made(path):
         return
+    new = [each for each in (path, *path.parents) if not os.path.lexists(each)]
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.mkdir(mode=0o700)
-        path.chmod(0o700)
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if new:
+            path.chmod(0o700)
         (path / ".gitignore").write_text("*\n", encoding="utf-8")
-    except OSError as error:
-        if path.is_dir() and isinstance(error, FileExistsError):
-            return
+    except BaseException as error:
+        _unmake(path, new)
+        if not isinstance(error, OSError):
+            raise
         raise BackupError(
-            f"The backup folder {folder} could not be created: {error}. Nothing was changed.",
+            f"The backup folder {folder} could not be created: {described(error)}. Nothing was changed.",
             next_step="set VECMIGRATE_BACKUP_DIR to a folder that can be written, then run the same again",
         ) from error
+
+
+def _is_half_made(path: Path) -> bool:
+    """Tell whether a folder holds an empty .gitignore and nothing else, which only a run that was killed leaves."""
+    return file_names(str(path)) == {".gitignore"} and not (path / ".gitignore").stat().st_size
+
+
+def _unmake(path: Path, new: Sequence[Path]) -> None:
+    # What somebody else has put there by now stays, with its folder.
+    with contextlib.suppress(OSError):
+        if new and file_names(str(path)) == {".gitignore"}:
+            (path / ".gitignore").unlink()
+        for each in new:
+            each.rmdir()
 
 
 @contextlib.contextmanager
@@ -217,7 +260,12 @@ def clean_temporary(folder: str, database_id: str, *, but: str = "") -> None:
     Call it while holding the migration lock. A restore that still waits for that makes its copy anew.
     """
     prefix = _prefix(database_id)
-    names = file_names(folder) - {Path(but + suffix).name for suffix in ("", *sqlite_files.SIDECARS)}
+    try:
+        present = file_names(folder)
+    except BackupError:
+        # Nothing was written there either, and whoever needs the folder says so.
+        return
+    names = present - {Path(but + suffix).name for suffix in ("", *sqlite_files.SIDECARS)}
     data = {name for name in names if name.endswith(sqlite_files.SUFFIX)}
     unlisted = [Path(folder, name) for name in data if manifest_of(name) not in names]
     for name in names:
@@ -234,82 +282,13 @@ def _remove_leftover(temporary: Path, unlisted: Sequence[Path]) -> None:
 
 
 def newest_verified(folder: str, revision: str | None, *, database_id: str | None, database_path: str) -> Backup | None:
-    """Return the newest backup of *revision* that stands every check, or None. Read-only."""
-    for backup in listing(folder, database_id=database_id, database_path=database_path):
+    """Return the newest backup of *revision* that stands every check, or None; see ``own``. Read-only."""
+    for backup in own(folder, database_id=database_id, database_path=database_path):
         with contextlib.suppress(BackupError):
             if backup.revision == revision:
                 verify(backup)
                 return backup
     return None
-
-
-def is_verified(backup: Backup) -> bool:
-    """Tell whether the data file has the size and hash of its manifest. Read-only."""
-    try:
-        path = Path(backup.path)
-        same_size = path.is_file() and path.stat().st_size == backup.bytes
-        return same_size and _sha256(backup.path) == backup.sha256
-    except OSError:
-        return False
-
-
-def verify(backup: Backup) -> None:
-    """Raise BackupError, saying why, unless the data file is whole and what its manifest says. Read-only."""
-    _check_file(backup, backup.path)
-
-
-def copy_verified(backup: Backup, target: str) -> None:
-    """Copy the data file over the file *target* and verify the copy: what is checked is what will be used."""
-    try:
-        shutil.copyfile(backup.path, target)
-    except FileNotFoundError as error:
-        raise _refused(backup, "the file is missing") from error
-    except OSError as error:
-        raise _refused(backup, f"it cannot be copied: {error}") from error
-    _check_file(backup, target)
-
-
-def _check_file(backup: Backup, path: str) -> None:
-    try:
-        size = Path(path).stat().st_size if Path(path).is_file() else None
-        if size is None:
-            raise _refused(backup, "the file is missing")
-        if size != backup.bytes:
-            raise _refused(backup, f"its size is {size} bytes instead of {backup.bytes}")
-        if _sha256(path) != backup.sha256:
-            raise _refused(backup, "its sha256 differs from the manifest's")
-    except OSError as error:
-        raise _refused(backup, f"it cannot be read: {error}") from error
-    _check_sound(backup, path)
-
-
-def _check_sound(backup: Backup, path: str) -> None:
-    try:
-        with contextlib.closing(sqlite_files.open_closed_file(path)) as connection:
-            problems = sqlite_files.problems(connection)
-            inside = sqlite_files.identity(connection)
-    except sqlite3.Error as error:
-        raise _refused(backup, f"quick_check cannot read it: {error}") from error
-    if problems:
-        raise _refused(backup, f"quick_check failed: {problems[0]}")
-    if inside.database_id not in {None, backup.database_id}:
-        raise _refused(backup, "it holds another database than its manifest says")
-    # A version table with several rows is damaged and names no revision, yet the file can be backed up.
-    known = inside.revisions if len(inside.revisions) == 1 else (*inside.revisions, None)
-    if backup.revision not in known:
-        raise _refused(backup, f"it holds revision {inside.revision}, its manifest says {backup.revision}")
-
-
-def _refused(backup: Backup, reason: str) -> BackupError:
-    return BackupError(
-        f"The backup {backup.path or backup.database_path} is not usable: {reason}. Nothing was changed.",
-        next_step=command(backup.database_path, "backup", "list"),
-    )
-
-
-def _sha256(path: str) -> str:
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def rotate(
@@ -324,27 +303,40 @@ def rotate(
     """Remove this database's oldest backups beyond *keep* and return their names.
 
     The newest verified one of each revision below *head* always stays: *order* has the revisions from base
-    to head, and None is below them all. Backups of other databases are neither counted nor touched.
+    to head, and None is below them all; one whose revision is unknown leads to none of them. Backups of other
+    databases, and of copies of this one, are neither counted nor touched.
     """
-    backups = listing(folder, database_id=database_id, database_path=database_path)
+    backups = own(folder, database_id=database_id, database_path=database_path)
     surplus = backups[max(keep, 0) :]
     if not surplus:
         return []
-    above = set(order[order.index(head) :]) if head in order else {head} - {None}
+    above = {sqlite_files.UNKNOWN, *(order[order.index(head) :] if head in order else {head} - {None})}
     ways_back = []
     for revision in {backup.revision for backup in surplus} - above:
         of_revision = (backup for backup in backups if backup.revision == revision)
         ways_back.append(next((backup for backup in of_revision if is_verified(backup)), None))
     doomed = [backup for backup in reversed(surplus) if backup not in ways_back]
-    with _explained(database_path, folder):
-        for backup in doomed:
+    for backup in doomed:
+        try:
             _remove(backup)
+        except OSError as error:
+            raise BackupError(
+                f"Old backups of {database_path} could not be removed from {folder}: {described(error)}. "
+                "The database and the newer backups are as they were.",
+                next_step=f"remove {backup.name} by hand, then: " + command(database_path, "backup", "prune"),
+            ) from error
     return [backup.name for backup in doomed]
 
 
-def same_content(backup_path: str, other_path: str) -> bool:
-    """Tell whether the database at *other_path* still is what was backed up, history and meta table aside."""
-    try:
-        return sqlite_files.same_content(backup_path, other_path, ignore=("vecmigrate_history", "vecmigrate_meta"))
-    except (sqlite3.Error, OSError, UnicodeError):
-        return False
+def reusable(
+    folder: str, live: sqlite3.Connection, *, revision: str | None, database_id: str, database_path: str
+) -> Backup | None:
+    """Return the newest backup if it is sound and still holds what the database does, else None. Read-only."""
+    newest = next(iter(own(folder, database_id=database_id, database_path=database_path)), None)
+    is_same = (
+        newest is not None
+        and newest.revision in {revision, revision or sqlite_files.UNKNOWN}
+        and is_verified(newest)
+        and same_content(newest.path, live)
+    )
+    return newest if is_same else None

@@ -1,6 +1,7 @@
 """Manifests: what a backup folder says it holds, read without trusting a word of it.
 
-Nothing that a manifest contains is ever used as a path: it may have been written by anybody.
+Nothing that a manifest contains is ever opened, or written to: it may have been written by anybody. Of the
+path of the database in it is only asked whether a file is there.
 """
 
 import json
@@ -17,6 +18,7 @@ from vecmigrate.sqlite_files import SUFFIX
 
 __all__ = [
     "Backup",
+    "aside_step",
     "command",
     "damaged",
     "file_names",
@@ -24,6 +26,8 @@ __all__ = [
     "listing",
     "manifest_of",
     "manifests",
+    "of_another",
+    "own",
     "recorded_id",
     "write",
 ]
@@ -81,10 +85,17 @@ def write(backup: Backup, path: str) -> None:
 
 
 def file_names(folder: str) -> frozenset[str]:
+    """Return the names in a folder, none where it is missing. Raises BackupError where it cannot be read."""
     try:
         return frozenset(path.name for path in Path(folder).iterdir())
-    except OSError:
-        return frozenset()
+    except OSError as error:
+        # A link that leads nowhere is there, and is not found.
+        if isinstance(error, FileNotFoundError) and not os.path.lexists(folder):
+            return frozenset()
+        raise BackupError(
+            f"The backup folder {folder} cannot be read: {error.strerror}. Nothing was changed.",
+            next_step=f"make {folder} a folder that can be read, or set VECMIGRATE_BACKUP_DIR, then run the same again",
+        ) from error
 
 
 def manifests(folder: str) -> Iterator[tuple[Backup | None, str]]:
@@ -111,10 +122,15 @@ def _parse(manifest: Path) -> Backup | None:
 
 
 def _is_well_formed(content: dict[str, object]) -> bool:
-    texts = all(isinstance(content.get(key), str) for key in _TEXTS)
-    optional = all(key in content and isinstance(content[key], str | None) for key in _OPTIONAL_TEXTS)
+    texts = all(_is_text(content.get(key)) for key in _TEXTS)
+    optional = all(key in content and (content[key] is None or _is_text(content[key])) for key in _OPTIONAL_TEXTS)
     optional = optional and isinstance(content.get("journal_mode"), str | None)
     return texts and optional and all(type(content.get(key)) is int for key in _COUNTS)
+
+
+def _is_text(value: object) -> bool:
+    # JSON can name half a character, which nothing can print or encode.
+    return isinstance(value, str) and value == value.encode("utf-8", "replace").decode("utf-8")
 
 
 def listing(folder: str, *, database_id: str | None, database_path: str) -> list[Backup]:
@@ -134,11 +150,43 @@ def listing(folder: str, *, database_id: str | None, database_path: str) -> list
     return sorted(mine, key=lambda backup: (backup.sequence, backup.created_at, backup.name), reverse=True)
 
 
+def own(folder: str, *, database_id: str | None, database_path: str) -> list[Backup]:
+    """Return the listed backups but for those of a copy, which has the same identity and goes its own way.
+
+    The others may have been made at another path, from where the database was moved. Read-only.
+    """
+    found = listing(folder, database_id=database_id, database_path=database_path)
+    return [backup for backup in found if not _is_of_copy(backup, folder, database_path)]
+
+
+def _is_of_copy(backup: Backup, folder: str, database_path: str) -> bool:
+    path = os.path.realpath(database_path)
+    if backup.database_path == path or not os.path.exists(backup.database_path):
+        return False
+    if _is_same(backup.database_path, path):
+        return False
+    # A folder that was copied along with the database holds what was made before, which is of both.
+    beside = os.path.relpath(os.path.realpath(folder), os.path.dirname(path))
+    others = os.path.join(os.path.dirname(backup.database_path), beside)
+    return not os.path.isdir(others) or _is_same(others, folder)
+
+
+def _is_same(one: str, other: str) -> bool:
+    try:
+        return os.path.samefile(one, other)
+    except OSError:
+        return False
+
+
 def recorded_id(folder: str, *, database_path: str) -> str | None:
     """Return the identity this path was last backed up under: a failed first run leaves it only here."""
     path = os.path.realpath(database_path)
     # By path alone: another database of the same name may have its backups in the same folder.
-    mine = [backup for backup, _ in manifests(folder) if backup and backup.database_path == path]
+    try:
+        mine = [backup for backup, _ in manifests(folder) if backup and backup.database_path == path]
+    except BackupError:
+        # Whoever needs the folder fails by it, and a run without a backup does not.
+        return None
     return max(mine, key=lambda backup: backup.sequence).database_id if mine else None
 
 
@@ -152,8 +200,30 @@ def find(name: str, folder: str, *, database_id: str | None, database_path: str)
     for backup in listing(folder, database_id=database_id, database_path=database_path):
         if name in {backup.name, backup.name.removesuffix(SUFFIX)}:
             return backup
+    if any(
+        name in {each.name, each.name.removesuffix(SUFFIX)} for each in of_another(folder, database_id, database_path)
+    ):
+        raise BackupError(
+            f"{name!r} is a backup of what was at {database_path} before: the database there says that it is "
+            "another one. Nothing was changed.",
+            next_step=aside_step(database_path, "restore", name),
+        )
     why = "a backup goes by its name, not by a path" if _PATH.search(name) else "there is none of this name"
     raise BackupError(
         f"{name!r} is not a backup of {database_path}: {why}. Nothing was changed.",
         next_step=command(database_path, "backup", "list"),
+    )
+
+
+def of_another(folder: str, database_id: str | None, database_path: str) -> list[Backup]:
+    """Return the backups made at this very path of a database with another identity, newest first. Read-only."""
+    path = os.path.realpath(database_path)
+    found = [] if database_id is None else listing(folder, database_id=None, database_path=database_path)
+    return [backup for backup in found if backup.database_path == path and backup.database_id != database_id]
+
+
+def aside_step(database_path: str, *words: str) -> str:
+    """Return what to do where the identity in a database is wrong: without the file its path decides."""
+    return f"if that is not so, move {database_path} aside, with its -wal and -shm if there are any, then: " + command(
+        database_path, *words
     )

@@ -11,7 +11,7 @@ from vecmigrate import adoption, backups, embeddings, history, meta, preserved
 from vecmigrate.access import alembic_config, one_at_a_time
 from vecmigrate.archive import Archive
 from vecmigrate.engine import reading
-from vecmigrate.errors import AheadError
+from vecmigrate.errors import AheadError, BackupError
 from vecmigrate.revisions import Revision, Revisions, load
 
 __all__ = ["Overview", "Status", "app_version_rows"]
@@ -63,7 +63,10 @@ class Overview(Archive):
             database_id = meta.read(connection).get("database_id")
             found = self._status_of(connection, known, base)
         # To hash it may take long, and in rollback-journal mode nobody can commit beside a reader.
-        return replace(found, last_backup=self._last_backup(database_id))
+        try:
+            return replace(found, last_backup=self._last_backup(database_id))
+        except BackupError as error:
+            return replace(found, notes=[*found.notes, error.message])
 
     @contextmanager
     def _looking(self) -> Iterator[Connection]:

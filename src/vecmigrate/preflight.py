@@ -2,14 +2,14 @@
 
 import logging
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
 from alembic.operations import Operations
 from alembic.runtime.migration import MigrationContext, MigrationStep, StampStep
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection
 
-from vecmigrate import adoption, backups, history, manifests
+from vecmigrate import adoption, backups, history, manifests, sqlite_files
 from vecmigrate.catalog import has_content, schema_copy
 from vecmigrate.engine import Database, quick_check
 from vecmigrate.errors import BackupError, NeedsPersonError, WouldLoseRowsError
@@ -159,11 +159,6 @@ def _reusable(
     last = history.read(connection, limit=1)
     if not last or last[0].status == "success":
         return None
-    newest = next(iter(manifests.listing(folder, database_id=database_id, database_path=path)), None)
-    is_same = (
-        newest is not None
-        and newest.revision == revision
-        and backups.is_verified(newest)
-        and backups.same_content(newest.path, path)
-    )
-    return newest if is_same else None
+    # On a connection of its own: this one holds the lock, and reads nothing but what it has to.
+    with closing(sqlite_files.connect(path)) as live:
+        return backups.reusable(folder, live, revision=revision, database_id=database_id, database_path=path)

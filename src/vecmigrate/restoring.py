@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import TypeVar
 
 from vecmigrate import backups, errors, sqlite_files
-from vecmigrate.aside import alone_with, exchange, made_way
+from vecmigrate.aside import alone_with, exchange, made_way, may_be_written
+from vecmigrate.causes import described
 from vecmigrate.diagnosis import is_writable, unwritable
-from vecmigrate.manifests import Backup, command
+from vecmigrate.manifests import Backup, aside_step, command
 
 __all__ = ["Carry", "Restored", "restore"]
 
@@ -72,7 +73,7 @@ class _Restoration:
     """One restore under way.
 
     ``work`` is the private copy of the backup; ``saved`` and ``schema_version``, of the old state, are known
-    once the database is locked.
+    once the database is locked. ``is_refused``: SQLite does not write the file, which the system lets us write.
     """
 
     path: str
@@ -84,6 +85,7 @@ class _Restoration:
     work: str = ""
     saved: Backup | None = None
     schema_version: int | None = None
+    is_refused: bool = False
 
     def __post_init__(self) -> None:
         self.deadline = time.monotonic() + self.timeout
@@ -105,6 +107,8 @@ class _Restoration:
         return self.saved is None and not os.path.lexists(self.work) and time.monotonic() < self.deadline
 
     def _attempt(self, now: datetime) -> Restored:
+        # Before the room for so many bytes: a manifest may say anything.
+        backups.check_size(self.backup)
         backups.check_room(self.folder, self.backup.bytes, database=self.path)
         backups.copy_verified(self.backup, self.work)
         moved_aside = None
@@ -114,7 +118,7 @@ class _Restoration:
         elif self._is_damaged():
             moved_aside = self._exchange(now)
         else:
-            self._replace()
+            moved_aside = self._replace_or_exchange(now)
         return Restored(saved=self.saved, moved_aside=moved_aside)
 
     def _is_absent(self) -> bool:
@@ -130,7 +134,21 @@ class _Restoration:
             raise self._unusable("it is read-only, or in a read-only folder")
         return status.st_size == 0
 
+    def _replace_or_exchange(self, now: datetime) -> str | None:
+        try:
+            self._replace()
+        except sqlite3.OperationalError as error:
+            # Its header is that of a newer SQLite, or damaged: this one only reads it.
+            is_plain = getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_READONLY
+            if not is_plain or self.schema_version is not None or not may_be_written(self.path):
+                raise
+            self.is_refused = True
+            return self._exchange(now)
+        return None
+
     def _is_damaged(self) -> bool:
+        if self.is_refused:
+            return True
         # Closing a writable connection would write the WAL into a damaged database, and delete it.
         try:
             return self._has_problems("mode=ro")
@@ -178,7 +196,7 @@ class _Restoration:
         with contextlib.closing(sqlite_files.connect(self.work)) as work:
             sqlite_files.copy_pages(work, copy, deadline=self.deadline)
         if self.backup.journal_mode == "wal":
-            _set_wal(copy)
+            sqlite_files.set_wal(copy)
         sqlite_files.sync(copy)
 
     def _replace(self) -> None:
@@ -186,7 +204,8 @@ class _Restoration:
             is_wal = self._patiently(lambda: sqlite_files.pragma(live, "journal_mode")) == "wal"
             self._check_room(self._patiently(lambda: sqlite_files.content_size(live)), is_wal=is_wal)
             if is_wal:
-                self._fit_to_wal(page_size=sqlite_files.pragma(live, "page_size"))
+                with backups.scratch(self.folder, self.backup.database_id) as fitting:
+                    sqlite_files.fit_to_wal(self.work, fitting, page_size=sqlite_files.pragma(live, "page_size"))
             with contextlib.closing(sqlite_files.connect(self.work)) as work:
                 if is_wal:
                     self._copy_beside_readers(work, live)
@@ -195,7 +214,7 @@ class _Restoration:
         if self.schema_version is None and self.backup.journal_mode == "wal":
             # A database made anew has the journal mode of the lost one; its content is complete without.
             with contextlib.suppress(sqlite3.Error):
-                _set_wal(self.path)
+                sqlite_files.set_wal(self.path)
 
     def _check_room(self, live_size: int, *, is_wal: bool) -> None:
         # The new content goes through the WAL, the old one through the rollback journal.
@@ -203,23 +222,11 @@ class _Restoration:
         needed = growth + (self.backup.bytes if is_wal else live_size)
         backups.check_room(str(Path(self.path).parent), needed, database=self.path)
 
-    def _fit_to_wal(self, *, page_size: object) -> None:
-        """SQLite can't copy onto a WAL database of another page size, nor pause within a single page."""
-        with contextlib.closing(sqlite_files.connect(self.work)) as work:
-            if sqlite_files.pragma(work, "page_count") == 1:
-                work.executescript("PRAGMA auto_vacuum=0; VACUUM; CREATE TABLE page (x); DROP TABLE page")
-            if sqlite_files.pragma(work, "page_size") == page_size:
-                return
-            with backups.scratch(self.folder, self.backup.database_id) as fitting:
-                work.execute(f"PRAGMA page_size={page_size}")
-                # Unlike VACUUM, it keeps every rowid.
-                work.execute("VACUUM INTO ?", (fitting,))
-                work.close()
-                Path(fitting).replace(self.work)
-
     def _copy_alone(self, work: sqlite3.Connection, live: sqlite3.Connection) -> None:
         """In rollback-journal mode nobody may read meanwhile; the connection keeps its lock until closed."""
         self._patiently(lambda: live.execute("BEGIN EXCLUSIVE"))
+        # Granted also where SQLite may not write: what writes nothing new tells, before anything is saved.
+        live.execute(f"PRAGMA user_version={sqlite_files.pragma(live, 'user_version')}")
         # Not before: an attempt in vain would keep a shared lock, and with it everybody from committing.
         live.execute("PRAGMA locking_mode=EXCLUSIVE").fetchone()
         # Not COMMIT: in an empty file it would write a first page.
@@ -284,7 +291,7 @@ class _Restoration:
         if database_id not in {None, self.backup.database_id}:
             raise errors.BackupError(
                 f"{self.backup.name} is a backup of another database than {self.path}. Nothing was changed.",
-                next_step=command(self.path, "backup", "list"),
+                next_step=aside_step(self.path, "restore", self.backup.name),
             )
 
     @contextlib.contextmanager
@@ -303,16 +310,16 @@ class _Restoration:
             )
         is_access = isinstance(error, OSError) or sqlite_files.result_code(error) in _NO_ACCESS
         if is_access and self.schema_version is None:
-            return self._unusable(str(error), place=getattr(error, "filename", None))
+            return self._unusable(described(error), place=getattr(error, "filename", None))
         saved = self.saved.path if self.saved else None
         if self._is_as_before():
             return errors.RunFailedError(
-                f"Restoring {self.path} failed: {error}. The database is as it was.",
+                f"Restoring {self.path} failed: {described(error)}. The database is as it was.",
                 next_step="mend the cause, then: " + self._again(),
                 backup=saved,
             )
         return errors.RestoreFailedError(
-            f"Restoring {self.path} failed half-way: {error}. Its state before is saved in {saved}.",
+            f"Restoring {self.path} failed half-way: {described(error)}. Its state before is saved in {saved}.",
             next_step="stop the programs that use it, then: " + self._again(),
             backup=saved,
         )
@@ -338,8 +345,3 @@ class _Restoration:
 
     def _again(self) -> str:
         return command(self.path, "restore", self.backup.name)
-
-
-def _set_wal(path: str) -> None:
-    with contextlib.closing(sqlite_files.connect(path)) as connection:
-        connection.execute("PRAGMA journal_mode=WAL").fetchone()

@@ -1,18 +1,16 @@
-"""SQLite files as files: opened without side effects, copied whole, checked and compared.
+"""SQLite files as files: opened without side effects, copied whole and checked.
 
 A database that may be live is only ever opened through SQLite: a plain ``open`` and ``close`` of it, in the
 process that holds its lock, drops that lock on POSIX.
 """
 
 import contextlib
-import marshal
 import os
 import re
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,11 +18,13 @@ __all__ = [
     "POLL_SECONDS",
     "SIDECARS",
     "SUFFIX",
+    "UNKNOWN",
     "Connection",
     "Identity",
     "connect",
     "content_size",
     "copy_pages",
+    "fit_to_wal",
     "identity",
     "interruption",
     "is_busy",
@@ -36,7 +36,7 @@ __all__ = [
     "problems",
     "rename_to_new",
     "result_code",
-    "same_content",
+    "set_wal",
     "size",
     "sync",
     "sync_folder",
@@ -44,6 +44,8 @@ __all__ = [
 ]
 
 SUFFIX = ".sqlite3"
+UNKNOWN = "unknown"
+"""Stands for the revision of a database that does not say it, and is not at base."""
 POLL_SECONDS = 0.02
 SIDECARS = ("-wal", "-shm", "-journal")
 _BUSY = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
@@ -59,7 +61,6 @@ _OUTSIDE_THE_FILE = _BUSY | {
 }
 # quick_check also reports rows that break a constraint, which says nothing about the file.
 _ROW_FINDING = re.compile(rb"(CHECK constraint failed|(NULL|NUMERIC|TEXT|non-\w+) value) in ")
-_BATCH = 64
 _PROGRESS_STEPS = 50_000
 _T = TypeVar("_T")
 
@@ -166,6 +167,27 @@ def copy_pages(source: sqlite3.Connection, target_path: str, *, deadline: float)
     sync(target_path)
 
 
+def fit_to_wal(path: str, scratch_path: str, *, page_size: int) -> None:
+    """Make what is in a closed file fit to be copied onto a WAL database, by way of an existing empty file.
+
+    SQLite can't copy onto one of another page size, nor pause within a single page.
+    """
+    with contextlib.closing(connect(path)) as connection:
+        if pragma(connection, "page_count") == 1:
+            connection.executescript("PRAGMA auto_vacuum=0; VACUUM; CREATE TABLE page (x); DROP TABLE page")
+        if pragma(connection, "page_size") == page_size:
+            return
+        connection.execute(f"PRAGMA page_size={page_size}")
+        # Unlike VACUUM, it keeps every rowid.
+        connection.execute("VACUUM INTO ?", (scratch_path,))
+    Path(scratch_path).replace(path)
+
+
+def set_wal(path: str) -> None:
+    with contextlib.closing(connect(path)) as connection:
+        connection.execute("PRAGMA journal_mode=WAL").fetchone()
+
+
 def content_size(connection: sqlite3.Connection) -> int:
     """Return the bytes of the database without its journal or WAL; 0 for an empty file."""
     return int(pragma(connection, "page_count") * pragma(connection, "page_size"))
@@ -185,6 +207,9 @@ def problems(connection: sqlite3.Connection) -> list[str]:
         if (raised := interruption(connection, error)) is not None:
             raise raised from None
         raise
+    except UnicodeDecodeError:
+        # SQLite quotes the schema in what it says of it, and Python cannot read that.
+        return ["the schema is not UTF-8"]
     finally:
         connection.text_factory = str
     return [line.decode(errors="replace") for line in lines if line != b"ok" and not _ROW_FINDING.match(line)]
@@ -192,7 +217,7 @@ def problems(connection: sqlite3.Connection) -> list[str]:
 
 @dataclass(frozen=True)
 class Identity:
-    """What a database says of itself; ``revisions`` is its version table, sound with at most one row."""
+    """What a database says of itself; ``revisions`` is its version table, with an empty text for NULL."""
 
     database_id: str | None
     revisions: tuple[str, ...]
@@ -200,12 +225,16 @@ class Identity:
 
     @property
     def revision(self) -> str | None:
-        return self.revisions[0] if len(self.revisions) == 1 else None
+        """The revision, None for base, UNKNOWN where the version table holds something else than one."""
+        if len(self.revisions) == 1 and self.revisions[0]:
+            return self.revisions[0]
+        # Going to base empties the version table, and takes the app version away.
+        return UNKNOWN if self.revisions or self.app_version else None
 
 
 def identity(connection: sqlite3.Connection) -> Identity:
     """Read who the database is. Missing tables, and foreign ones of the same name, say nothing."""
-    revisions = _texts(connection, "SELECT CAST(version_num AS TEXT) FROM vecmigrate_version")
+    revisions = _texts(connection, "SELECT coalesce(CAST(version_num AS TEXT), '') FROM vecmigrate_version")
     meta = "SELECT CAST(value AS TEXT) FROM vecmigrate_meta WHERE key = "
     database_ids = _texts(connection, meta + "'database_id'")
     app_versions = _texts(connection, meta + "'app_version'")
@@ -221,52 +250,13 @@ def _texts(connection: sqlite3.Connection, query: str) -> tuple[str, ...]:
         if error.sqlite_errorcode != sqlite3.SQLITE_ERROR:
             raise
         return ()
+    except UnicodeDecodeError as error:
+        damage = sqlite3.DatabaseError("the schema is not UTF-8")
+        damage.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+        raise damage from error
     finally:
         connection.text_factory = str
     return tuple(value.decode(errors="replace") for value in values)
-
-
-def same_content(closed_path: str, path: str, *, ignore: Iterable[str] = ()) -> bool:
-    """Tell whether two databases hold the same objects and rows, by value and storage class.
-
-    Nobody may write the first; the second may be live. Tables named in *ignore* don't count. Read-only and
-    in flat memory; ends at the first difference.
-    """
-    closed, live = open_closed_file(closed_path), connect(path)
-    with contextlib.closing(closed), contextlib.closing(live):
-        for connection in (closed, live):
-            # Text comes wrapped, so that it is neither decoded nor taken for a BLOB.
-            connection.text_factory = lambda text: (text,)
-            connection.execute("BEGIN")
-        streams = (_content(connection, ignore) for connection in (closed, live))
-        return all(one == other for one, other in zip_longest(*streams))
-
-
-def _content(connection: sqlite3.Connection, ignore: Iterable[str]) -> Iterator[bytes]:
-    """Yield the logical content, as bytes because ``1`` and ``1.0`` are equal in Python."""
-    for name in ("encoding", "user_version", "application_id"):
-        yield marshal.dumps(connection.execute(f"PRAGMA {name}").fetchall(), 2)
-    query = "SELECT type, name, tbl_name, sql FROM sqlite_master ORDER BY 1, 2, 3"
-    ignored = {name.encode() for name in ignore}
-    objects = [row for row in connection.execute(query) if row[2][0] not in ignored]
-    yield marshal.dumps(objects, 2)
-    for (kind,), (name,), _, sql in objects:
-        if kind == b"table" and not (sql and sql[0].upper().startswith(b"CREATE VIRTUAL")):
-            yield from _rows(connection, name)
-
-
-def _rows(connection: sqlite3.Connection, table: bytes) -> Iterator[bytes]:
-    quoted = '"{}"'.format(table.decode("utf-8").replace('"', '""'))
-    columns = [name.lower() for _, (name,), *_ in connection.execute(f"PRAGMA table_xinfo({quoted})")]
-    rowid = next((name for name in ("rowid", "_rowid_", "oid") if name.encode() not in columns), None)
-    # Without an index the rows come in the order of the table itself, the same on both sides.
-    try:
-        rows = connection.execute(f"SELECT {rowid}, * FROM {quoted} NOT INDEXED")
-    except sqlite3.OperationalError:
-        # WITHOUT ROWID, or all three names are taken by columns.
-        rows = connection.execute(f"SELECT * FROM {quoted} NOT INDEXED")
-    while batch := rows.fetchmany(_BATCH):
-        yield marshal.dumps(batch, 2)
 
 
 # Files.

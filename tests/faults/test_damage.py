@@ -456,5 +456,134 @@ def test_what_the_database_says_of_itself_may_be_of_any_type(value: str, small: 
     legacy.execute(database, f"UPDATE vecmigrate_meta SET value = {value}")
     require_answers(database)
     assert 0 == run_cli("--db-path", database, "status").code
+    assert 0 == run_cli("--db-path", database, "backup", "create").code
     assert 0 == run_cli("--db-path", database, "migrate", "--force").code
-    tried("Damage", "values of any type in vecmigrate_meta", "new state")
+    tried("Damage", "values of any type in vecmigrate_meta", "backed up, new state")
+
+
+def _spoil_the_schema(database: Path) -> None:
+    with legacy.opened(database) as connection:
+        connection.execute("PRAGMA writable_schema = ON")
+        cut = "CAST(substr(CAST(sql AS BLOB), 1, 30) || x'ff' || substr(CAST(sql AS BLOB), 32) AS TEXT)"
+        connection.execute(f"UPDATE sqlite_master SET sql = {cut} WHERE name = 'trg_sessions'")
+
+
+def _spoil_the_header(database: Path) -> None:
+    legacy.execute(database, "PRAGMA wal_checkpoint(TRUNCATE)")
+    with database.open("r+b") as file:
+        file.seek(18)
+        file.write(b"\x05")
+
+
+def _spoil_by(*statements: str) -> Callable[[Path], None]:
+    return lambda database: legacy.execute(database, *statements)
+
+
+_REMADE = (
+    "CREATE TABLE h AS SELECT * FROM vecmigrate_history",
+    "DROP TABLE vecmigrate_history",
+    "ALTER TABLE h RENAME TO vecmigrate_history",
+)
+RESTORED = {
+    "a schema that is not UTF-8": (_spoil_the_schema, "moved aside"),
+    "a header that forbids writing": (_spoil_the_header, "moved aside"),
+    "history that is not UTF-8": (
+        _spoil_by("UPDATE vecmigrate_history SET message = CAST(x'73656372ff' AS TEXT) WHERE id = 1"),
+        "",
+    ),
+    "history with NULL": (
+        _spoil_by(*_REMADE, "UPDATE vecmigrate_history SET message = NULL WHERE id = 1"),
+        "1 damaged entries were left out",
+    ),
+    "history that lacks a column": (
+        _spoil_by(*_REMADE, "ALTER TABLE vecmigrate_history DROP COLUMN message"),
+        "could not be read",
+    ),
+}
+
+
+@pytest.mark.parametrize(("spoil", "told"), RESTORED.values(), ids=RESTORED)
+def test_restore_heals_what_it_is_named_as_the_remedy_for(
+    spoil: Callable[[Path], None], told: str, small: Subject, tmp_path: Path
+) -> None:
+    """What of the history can be carried over is, and the rest is told of; nothing of it fails the restore."""
+    database = small.copy(tmp_path / "service")
+    vecmigrate.upgrade(harness.url(database))
+    name = vecmigrate.backup(harness.url(database)).name
+    healthy = harness.contents(database)
+    spoil(database)
+
+    result = run_cli("--db-path", database, "restore", name)
+    assert 0 == result.code, result.err
+    assert told in result.err
+    assert healthy == harness.contents(database)
+    assert 0 == run_cli("--db-path", database, "migrate").code
+    attempts = run_cli("--db-path", database, "history", "--json").document["attempts"]
+    assert "restore" == attempts[-1]["metadata"]["direction"]
+    assert ("history" in attempts[-1]["message"]) == ("moved" not in told and bool(told))
+    assert len(attempts) == 4 - ("1 damaged" in told)
+    tried("Damage", "restore of a database with a damaged schema, header or history", "healed, told")
+
+
+def test_an_identity_that_is_wrong_hides_the_backups_but_not_the_way_to_them(small: Subject, tmp_path: Path) -> None:
+    """The database says it is another one; without it, the path leads to the backups."""
+    database = small.copy(tmp_path / "service")
+    vecmigrate.upgrade(harness.url(database))
+    name = vecmigrate.backup(harness.url(database)).name
+    healthy = harness.contents(database)
+    legacy.execute(database, "UPDATE vecmigrate_meta SET value = 'c4nary' WHERE key = 'database_id'")
+
+    listed = run_cli("--db-path", database, "backup", "list")
+    assert "2 are of another one that was at this path" in listed.out
+    refused = run_cli("--db-path", database, "restore", name)
+    assert 1 == refused.code
+    assert "says that it is another one" in refused.err
+    assert f"move {database} aside" in refused.err
+    assert "c4nary" not in refused.err
+    for file in database.parent.glob(f"{database.name}*"):
+        file.rename(tmp_path / file.name)
+    assert 0 == run_cli("--db-path", database, "restore", name).code
+    assert healthy == harness.contents(database)
+    tried("Damage", "an identity in the database that is wrong", "told, restored once the file is aside")
+
+
+def _cut_to(length: int) -> Callable[[Path], None]:
+    def cut(database: Path) -> None:
+        legacy.execute(database, "PRAGMA wal_checkpoint(TRUNCATE)")
+        database.write_bytes(database.read_bytes()[:length])
+
+    return cut
+
+
+def _spoil_a_page(database: Path) -> None:
+    legacy.execute(database, "PRAGMA wal_checkpoint(TRUNCATE)")
+    content = database.read_bytes()
+    root = int(str(legacy.query(database, "SELECT rootpage FROM sqlite_master WHERE name = 'sessions'")[0][0]))
+    page = content[16] << 8 | content[17]
+    database.write_bytes(content[: page * (root - 1)] + b"\xff" * 100 + content[page * (root - 1) + 100 :])
+
+
+UNSAVED = {
+    "schema": _spoil_the_schema,
+    "cut in the header": _cut_to(50),
+    "cut after a page": _cut_to(4096),
+    "page": _spoil_a_page,
+}
+
+
+@pytest.mark.parametrize("spoil", UNSAVED.values(), ids=UNSAVED)
+def test_a_backup_of_a_damaged_database_says_what_is_damaged(
+    spoil: Callable[[Path], None], small: Subject, tmp_path: Path
+) -> None:
+    """It is the database, and neither an unexpected error nor a temporary file."""
+    database = small.copy(tmp_path / "service")
+    vecmigrate.upgrade(harness.url(database))
+    spoil(database)
+    before = legacy.tree(database.parent / "backups")
+
+    result = run_cli("--db-path", database, "backup", "create")
+    harness.require_explained(result.err)
+    assert 1 == result.code
+    assert result.err.startswith(f"Error: {database} ")
+    assert before == legacy.tree(database.parent / "backups")
+    tried("Damage", "a backup of a damaged database", "refused")

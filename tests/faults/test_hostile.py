@@ -285,3 +285,18 @@ def test_a_mirror_that_is_too_large_is_written_anew(small: Subject, tmp_path: Pa
     vecmigrate.upgrade(harness.url(database))
     harness.require_tidy(database)
     tried("Hostile names and places", "a mirror of a terabyte", "healed")
+
+
+@pytest.mark.parametrize("key", ["reason", "created_at"])
+def test_a_manifest_does_not_speak_to_the_terminal(key: str, small: Subject, tmp_path: Path) -> None:
+    """Whoever lists backups sees the codes in a manifest, and the terminal does not obey them."""
+    database = small.copy(tmp_path / "service")
+    vecmigrate.upgrade(harness.url(database))
+    manifest = harness.backup_files(database)[0].with_suffix(".json")
+    content = json.loads(manifest.read_text(encoding="utf-8")) | {key: "\x1b[2Jgone\n"}
+    manifest.write_text(json.dumps(content), encoding="utf-8")
+
+    result = run_cli("--db-path", database, "backup", "list")
+    assert "\x1b" not in result.out + result.err
+    assert r"\x1b[2Jgone\n" in result.out
+    tried("Hostile names and places", "codes for the terminal in a manifest", "shown, not obeyed")

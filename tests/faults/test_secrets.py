@@ -2,6 +2,7 @@
 
 import logging
 import os
+import sqlite3
 import traceback
 import urllib.parse
 from collections.abc import Callable, Iterator
@@ -18,7 +19,7 @@ from doors import Result, run_alembic, run_cli
 from faults import harness
 from faults.harness import Subject, go, start, tried
 from faults.slow import failing_scripts, with_scripts
-from vecmigrate import scripts_folder
+from vecmigrate import archive, scripts_folder
 
 PASSWORD = "c4nary/p@ss:w%rd"  # noqa: S105
 ENCODED = urllib.parse.quote(PASSWORD, safe="")
@@ -293,3 +294,23 @@ def with_umask(umask: int, database: str, *words: str) -> None:
     if words:
         harness.run_cli("--db-path", database, *words)
     go("cli", database)
+
+
+def test_a_restore_that_fails_quotes_no_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What sqlite3 quotes of a text that it cannot decode is in no error, history or mirror."""
+    database = legacy.build(tmp_path / "sessions.sqlite3", "released")
+    vecmigrate.upgrade(harness.url(database))
+    name = vecmigrate.backup(harness.url(database)).name
+    secret = f"CAST(CAST('{ROW} ' AS BLOB) || x'ff' AS TEXT) AS message"
+
+    def fail(old: sqlite3.Connection, *_: object, **__: object) -> None:
+        old.execute(f"SELECT {secret}").fetchone()
+
+    monkeypatch.setattr(archive, "carry_over", fail)
+    result = run_cli("-v", "--db-path", database, "restore", name)
+    assert 5 == result.code
+    assert "Could not decode" in result.err
+    history = run_cli("--db-path", database, "history")
+    require_secret(result.out, result.err, history.out, *written(tmp_path))
+    assert "Could not decode" in history.out
+    tried("Secrets", "a row in the error of a restore", "never shown")

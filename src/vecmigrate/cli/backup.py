@@ -45,11 +45,11 @@ def backup_list(context: Context, out: Output) -> None:
     rows = [("NAME", "REVISION", "CREATED AT", "BYTES", "REASON", "VERIFIED")]
     rows += [
         (
-            each["name"],
-            each["revision"] or "base",
-            each["created_at"],
+            _printable(each["name"]),
+            _printable(each["revision"] or "base"),
+            _printable(each["created_at"]),
             str(each["bytes"]),
-            each["reason"],
+            _printable(each["reason"]),
             "yes" if each["verified"] else "NO",
         )
         for each in found
@@ -57,8 +57,15 @@ def backup_list(context: Context, out: Output) -> None:
     out.answer({"backups": found}, table(rows) if found else [_none(migrator)])
 
 
+def _printable(text: str) -> str:
+    # Anybody may have written a manifest, also one with codes that a terminal obeys.
+    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
+
+
 def _none(migrator: Migrator) -> str:
-    return f"No backup of {migrator.database} yet in {migrator.backup_folder()}."
+    none = f"No backup of {migrator.database} yet in {migrator.backup_folder()}."
+    others = len(migrator.foreign_backups())
+    return none + f" {others} are of another one that was at this path." if others else none
 
 
 def _say_of_damaged(migrator: Migrator, out: Output) -> None:
@@ -78,7 +85,7 @@ def backup_verify(context: Context, out: Output, *, name: str | None) -> int:
     migrator = context.migrator()
     results = migrator.verify_backups(name)
     _say_of_damaged(migrator, out)
-    lines = [f"{each['name']}: {'ok' if each['verified'] else each['problem']}" for each in results]
+    lines = [_printable(f"{each['name']}: {'ok' if each['verified'] else each['problem']}") for each in results]
     out.answer({"backups": results}, lines or [_none(migrator)])
     return 0 if all(each["verified"] for each in results) else 1
 
