@@ -2,12 +2,14 @@
 
 import re
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any
 
 from vecmigrate.errors import VecmigrateError
 
-__all__ = ["CauseError", "described", "told", "without_values"]
+__all__ = ["CauseError", "described", "quoting_no_values", "told", "without_values"]
 
 _OF_SCRIPTS = (RuntimeError, NameError, ImportError)
 """Errors whose text is that of a program; the text of any other may be made of a value, as a KeyError's is."""
@@ -90,6 +92,16 @@ def without_values(error: VecmigrateError) -> VecmigrateError:
     error.__cause__ = told(before) if before else None
     error.__context__ = None
     return error
+
+
+@contextmanager
+def quoting_no_values() -> Iterator[None]:
+    """Raise a VecmigrateError without what a service would log with it; also a decorator."""
+    try:
+        yield
+    except VecmigrateError as error:
+        without_values(error)
+        raise
 
 
 def told(error: BaseException) -> CauseError:

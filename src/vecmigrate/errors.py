@@ -1,5 +1,7 @@
 """The one family of errors, each with its exit code and the command to run next."""
 
+import re
+
 __all__ = [
     "AheadError",
     "BackupError",
@@ -14,7 +16,15 @@ __all__ = [
     "TargetError",
     "VecmigrateError",
     "WouldLoseRowsError",
+    "redacted",
 ]
+
+_SECRETS = re.compile(r"(://[^\s/:@]*:)\S*(?=@)|(password=)[^&\s'\"]+")
+
+
+def redacted(text: str) -> str:
+    """Return a text without what may be a password in a URL, which somebody gave in the wrong place."""
+    return _SECRETS.sub(r"\1\2***", text)
 
 
 class VecmigrateError(Exception):
@@ -29,9 +39,10 @@ class VecmigrateError(Exception):
     exit_code = 1
 
     def __init__(self, message: str, *, next_step: str, backup: "str | None" = None) -> None:
+        message = redacted(message)
         super().__init__(message)
         self.message = message
-        self.next_step = next_step
+        self.next_step = redacted(next_step)
         self.backup = backup
         self.revision: str | None = None
 

@@ -52,6 +52,15 @@ URLS = [
     f"user:{ENCODED}@host",
     f"postgresql://user:{ENCODED}%zz@127.0.0.1:1/x",
     f"sqlite:////nowhere/x.sqlite3?key={ENCODED}",
+    "postgresql://user:pa@c4nary@127.0.0.1:1/x",
+    "postgresql://user:pa@c4nary/x@127.0.0.1:1/x",
+    "sqlite:///postgresql://user:c4nary@127.0.0.1:1/x",
+    "postgresql://user:c4nary\udcff@127.0.0.1:1/x",
+    *(f"postgresql://127.0.0.1:1/x?{query}" for query in ("port=c4nary", "sslmode=c4nary", "service=c4nary")),
+    *(
+        f"postgresql://127.0.0.1:1/x?{query}"
+        for query in ("connect_timeout=c4nary", "client_encoding=c4nary", "c4nary=1")
+    ),
 ]
 
 
@@ -70,6 +79,49 @@ def test_a_password_is_never_shown(url: str, tmp_path: Path, caplog: pytest.LogC
 
 def _verbose(url: str, words: list[str]) -> Result:
     return run_cli(words[0], "--database-url", url, *words[1:])
+
+
+@pytest.mark.parametrize("url", URLS)
+@pytest.mark.parametrize("door", ["service", "command", "library", "status"])
+def test_a_password_is_in_no_exception(url: str, door: str) -> None:
+    """A service that logs the whole chain logs neither what a driver nor what SQLAlchemy says of the URL."""
+    require_secret(logged_by_a_service(url, door))
+    tried("Secrets", "a password in the chain of an exception", "never shown")
+
+
+MISPLACED = "postgresql://user:c4nary@127.0.0.1:1/x"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        (MISPLACED, "status"),
+        ("status", MISPLACED),
+        ("migrate", "--target", MISPLACED),
+        ("versions", MISPLACED),
+        ("--config", MISPLACED, "status"),
+        ("--db-path", MISPLACED, "status"),
+        ("restore", MISPLACED + "?password=c4nary"),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("more", [(), ("--json",)])
+def test_a_url_in_the_wrong_place_is_not_quoted(
+    words: tuple[str, ...], more: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever the command line expects something else, it repeats it without the password."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("VECMIGRATE_DATABASE_URL", f"sqlite:///{tmp_path}/s.sqlite3")
+    result = run_cli(*words, *more)
+    assert result.code in {1, 2}
+    require_secret(result.out, result.err)
+    monkeypatch.setenv("VECMIGRATE_KEEP_BACKUPS", MISPLACED)
+    result = run_cli("-v", "status")
+    assert (1, True) == (result.code, "VECMIGRATE_KEEP_BACKUPS is" in result.err)
+    require_secret(result.out, result.err)
+    require_secret(run_alembic(tmp_path / "s.sqlite3", "-x", MISPLACED, "current").err)
+    assert [] == list(tmp_path.iterdir())
+    tried("Secrets", "a URL given where something else belongs", "its password is not repeated")
 
 
 @pytest.mark.parametrize("url", URLS[1:3])
@@ -210,6 +262,8 @@ def logged_by_a_service(url: sa.URL | str, door: str) -> str:
             command.upgrade(vecmigrate.alembic_config(url), "head")
         elif door == "service":
             vecmigrate.ensure_current(url, on_failure="raise")
+        elif door == "status":
+            vecmigrate.status(url)
         else:
             vecmigrate.upgrade(url)
     except Exception as error:  # noqa: BLE001 - as a service does
@@ -310,6 +364,25 @@ def test_a_server_that_quotes_rows_is_not_repeated(
     with engine.connect() as connection:
         require_secret(str(connection.exec_driver_sql("SELECT * FROM vecmigrate_history").all()))
     tried("Secrets", "what a PostgreSQL server says of rows, as a service logs it", "never shown")
+
+
+def test_notices_of_a_server_are_not_logged(postgresql: sa.URL, caplog: pytest.LogCaptureFixture) -> None:
+    """A trigger of the service may raise them with rows, at any level, also in a run that succeeds."""
+    vecmigrate.upgrade(postgresql, "001")
+    engine = sa.create_engine(postgresql, poolclass=NullPool)
+    with engine.begin() as connection:
+        connection.exec_driver_sql(
+            "CREATE FUNCTION tell() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
+            f"RAISE NOTICE '{ROW}'; RAISE WARNING '{ROW}'; RAISE INFO '{ROW}'; RETURN NEW; END $$"
+        )
+        connection.exec_driver_sql(
+            "CREATE TRIGGER tell BEFORE INSERT OR UPDATE ON embedding_models FOR EACH ROW EXECUTE FUNCTION tell()"
+        )
+    caplog.set_level(logging.DEBUG)
+    caplog.set_level(logging.DEBUG, "sqlalchemy")
+    assert "002" == vecmigrate.upgrade(postgresql).to_revision
+    require_secret(caplog.text)
+    tried("Secrets", "notices of a PostgreSQL server", "not logged")
 
 
 @pytest.mark.parametrize(
