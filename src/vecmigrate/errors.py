@@ -1,6 +1,6 @@
 """The one family of errors, each with its exit code and the command to run next."""
 
-import re
+from vecmigrate.redaction import redacted
 
 __all__ = [
     "AheadError",
@@ -16,15 +16,7 @@ __all__ = [
     "TargetError",
     "VecmigrateError",
     "WouldLoseRowsError",
-    "redacted",
 ]
-
-_SECRETS = re.compile(r"(://[^\s/:@]*:)\S*(?=@)|(password=)[^&\s'\"]+")
-
-
-def redacted(text: str) -> str:
-    """Return a text without what may be a password in a URL, which somebody gave in the wrong place."""
-    return _SECRETS.sub(r"\1\2***", text)
 
 
 class VecmigrateError(Exception):
