@@ -15,7 +15,7 @@ ROOMS = sorted({path.relative_to(PACKAGE).parts[0].removesuffix(".py") for path 
 REVISIONS = sorted((ROOT / "alembic" / "versions").glob("*.py"))
 
 FLOORS = (
-    {"errors", "schema", "scripts_folder"},
+    {"errors", "redaction", "schema", "scripts_folder"},
     {"settings"},
     {"the nouns"},
     {"runs"},
@@ -137,18 +137,18 @@ def test_only_the_migrator_calls_the_commands_of_alembic() -> None:
 
 
 def test_only_the_engine_and_the_locks_know_dialects() -> None:
-    """What differs between SQLite and PostgreSQL is decided by the connection, the catalog and the locks.
+    """What differs between SQLite and PostgreSQL is decided by the connection, its URL, the catalog and the locks.
 
     The tables name both only for types and partial indexes that SQLAlchemy has for each.
     """
     knowing = {room for room, node in nodes() if isinstance(node, ast.Constant) and node.value in DIALECTS}
 
-    assert set() == knowing - {"engine", "catalog", "locks", "schema"} - ABOUT_SQLITE_FILES
+    assert set() == knowing - {"engine", "urls", "catalog", "locks", "schema"} - ABOUT_SQLITE_FILES
 
 
 def test_only_modules_about_sqlite_files_use_its_driver() -> None:
-    """The driver sqlite3 is imported where files of SQLite are the subject, and nowhere else."""
-    assert set() == importers("sqlite3.") - {"engine", "locks"} - ABOUT_SQLITE_FILES
+    """The driver sqlite3 is imported where files of SQLite and its errors are the subject, and nowhere else."""
+    assert set() == importers("sqlite3.") - {"engine", "locks", "causes"} - ABOUT_SQLITE_FILES
 
 
 def functions() -> Iterator[tuple[str, int]]:

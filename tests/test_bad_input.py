@@ -473,6 +473,15 @@ def test_an_unknown_target_is_refused(target: str, folder: Path) -> None:
     assert before == untouched(folder)
 
 
+@pytest.mark.parametrize("target", ["9" * 5000, "+" + "9" * 5000, "1." + "9" * 5000])
+@pytest.mark.parametrize("option", ["--target", "--version"])
+def test_a_target_of_thousands_of_digits_is_refused(option: str, target: str, folder: Path) -> None:
+    """Python reads no such number; that is no unexpected error."""
+    path = legacy.build(folder / "sessions.sqlite3", "legacy")
+    result = run_cli("--db-path", path, "migrate", option, target, "--json")
+    assert (1, "TargetError") == (result.code, result.document["error"]["type"])
+
+
 @pytest.mark.parametrize("target", ["2", "head", "1.2.2", "+1"])
 def test_a_rollback_does_not_go_up(target: str, folder: Path) -> None:
     """A target above the database is refused, with the command that goes there."""

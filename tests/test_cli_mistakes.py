@@ -11,6 +11,7 @@ import pytest
 
 import legacy
 from doors import ROOT, Result, run_alembic, run_cli, run_python
+from faults.slow import changed_scripts
 from scripts import Scripts
 from test_bad_input import UNPRIVILEGED, untouched
 from vecmigrate import shell
@@ -156,6 +157,26 @@ def test_the_next_command_names_the_configuration_that_was_named(released: Path,
     lines = run_cli(*named, "migrate", "--force", "--target", "1").out.splitlines()
     (shown,) = [line for line in lines if line.startswith("Their originals are kept: ")]
     assert 0 == paste(shown.partition(": ")[2]).code
+
+
+def test_notes_name_the_configuration_too(released: Path, tmp_path: Path) -> None:
+    """Without it the command of a note would look for the backups in another folder."""
+    ini = tmp_path / "other.ini"
+    ini.write_text(f"[vecmigrate]\nbackup_dir = {tmp_path / 'saved'}\n", encoding="utf-8")
+    assert 0 == run_cli("--config", ini, "--db-path", released, "migrate").code
+    released.unlink()
+    result = run_cli("--config", ini, "--db-path", released, "status", "--json")
+    (note,) = (each for each in result.document["notes"] if "backups of it" in each)
+    assert f"vecmigrate --config {ini} --db-path {released}" in note
+    assert note in run_cli("--config", ini, "--db-path", released, "status").out
+
+
+def test_what_a_script_prints_is_not_in_the_answer(released: Path, tmp_path: Path) -> None:
+    """It goes to stderr, so that stdout is one JSON document."""
+    changed_scripts(tmp_path / "scripts", "\n_up = upgrade\n\n\ndef upgrade():\n    _up()\n    print('hello')\n")
+    ini = tmp_path / "scripts" / "alembic.ini"
+    result = run_cli("--config", ini, "--db-path", released, "migrate", "--json")
+    assert ("002", True) == (result.document["to"], "hello" in result.err)
 
 
 def test_a_configuration_that_is_not_there_is_not_to_be_corrected(folder: Path) -> None:

@@ -57,6 +57,47 @@ def test_every_form_of_a_url_names_the_same_file(form: str, released_file: Path)
     assert "unversioned" == vecmigrate.status(form.format(path=released_file)).state
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "sqlite:///file:sessions.sqlite3",
+        "sqlite:///file:sessions.sqlite3?uri=false",
+        "sqlite:///file:sessions.sqlite3?uri=true",
+        "sqlite:///file:sessions%20b.sqlite3?uri=true",
+        "sqlite:///sessions.sqlite3?uri=true",
+        "sqlite:///file:sessions.sqlite3?mode=rwc&uri=true",
+    ],
+)
+def test_the_file_is_the_one_that_sqlalchemy_opens(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without ``uri=true``, ``file:`` is a part of its name."""
+    monkeypatch.chdir(tmp_path)
+    engine = sa.create_engine(text)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("CREATE TABLE t (i)")
+    engine.dispose()
+    assert [locate(text).path] == [str(path) for path in tmp_path.iterdir()]
+
+
+def test_a_file_on_another_host_is_no_url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SQLite refuses it too; the path on this host is another file."""
+    monkeypatch.chdir(tmp_path)
+    assert "/x" == locate("sqlite:///file://localhost/x?uri=true").path
+    with pytest.raises(ConfigurationError, match="is not one"):
+        locate("sqlite:///file://evil/x?uri=true")
+
+
+@pytest.mark.parametrize("form", ["file:{}?mode=ro&uri=true", "file:{}?uri=true&immutable=1"])
+def test_a_url_for_reading_only_is_read_and_not_written(form: str, released_file: Path) -> None:
+    """Whoever wrote it meant it."""
+    text = "sqlite:///" + form.format(released_file)
+    before = released_file.read_bytes()
+    assert "unversioned" == vecmigrate.status(text).state
+    with pytest.raises(ConfigurationError, match="for reading only"):
+        vecmigrate.upgrade(text)
+    assert before == released_file.read_bytes()
+    assert ["sessions.sqlite3"] == [path.name for path in released_file.parent.iterdir() if "-" not in path.name]
+
+
 def test_a_relative_path_is_one_of_the_present_folder(released_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The path is made absolute when the database is named."""
     monkeypatch.chdir(released_file.parent)

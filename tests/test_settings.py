@@ -96,6 +96,13 @@ def test_a_bad_value_names_its_source(name: str, value: str, tmp_path: Path) -> 
         resolve({}, {}, ini=path)
 
 
+def test_a_number_too_large_for_a_float_is_an_error() -> None:
+    """Also one of more digits than Python prints."""
+    for huge in (10**400, 10**5000):
+        with pytest.raises(ConfigurationError, match="the argument lock_timeout is 'a huge number'"):
+            resolve({"database_url": "sqlite:///x", "lock_timeout": huge}, {})
+
+
 def test_an_unknown_setting_in_the_file_is_an_error(tmp_path: Path) -> None:
     """A misspelt name is told, with the names that there are."""
     path = ini(tmp_path, INI + "databse_url = x\nbackups = never\n")

@@ -7,6 +7,7 @@ from alembic.config import Config
 from sqlalchemy import URL, Engine
 
 from vecmigrate import access, settings
+from vecmigrate.causes import quoting_no_values
 from vecmigrate.journal import Report
 from vecmigrate.manifests import Backup
 from vecmigrate.migrator import Migrator
@@ -22,6 +23,7 @@ def _migrator(url: _Url, **arguments: Any) -> Migrator:
     return Migrator(settings.resolve({"database_url": url} | arguments, os.environ))
 
 
+@quoting_no_values()
 def alembic_config(url: _Url = None) -> Config:
     """Return a configuration for ``alembic.command.upgrade(config, "head")``.
 
@@ -31,11 +33,13 @@ def alembic_config(url: _Url = None) -> Config:
     return access.alembic_config(settings.resolve({"database_url": url}, os.environ))
 
 
+@quoting_no_values()
 def status(url: _Url = None, *, app_version: str | None = None) -> Status:
     """Return what is known of a database. Read-only; an absent database is reported, not created."""
     return Migrator(settings.resolve({"database_url": url}, os.environ), app_version=app_version).status()
 
 
+@quoting_no_values()
 def upgrade(
     url: _Url = None,
     target: str = "head",
@@ -49,6 +53,7 @@ def upgrade(
     return _migrator(url, backup=backup, lock_timeout=lock_timeout).upgrade(target, version=version, force=force)
 
 
+@quoting_no_values()
 def rollback(
     url: _Url = None,
     *,
@@ -62,11 +67,13 @@ def rollback(
     return chosen.rollback(to_version, allow_data_loss=allow_data_loss)
 
 
+@quoting_no_values()
 def backup(url: _Url = None, *, lock_timeout: float | None = None) -> Backup:
     """Back up an SQLite database, under its write lock. Raises VecmigrateError."""
     return _migrator(url, lock_timeout=lock_timeout).create_backup()
 
 
+@quoting_no_values()
 def restore(url: _Url = None, *, name: str, lock_timeout: float | None = None) -> Report:
     """Put a verified backup in place of the present state, which is saved first. Raises VecmigrateError."""
     chosen = _migrator(url, lock_timeout=lock_timeout)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from packaging.version import InvalidVersion, Version
+from packaging.version import Version
 
 from vecmigrate.errors import ConfigurationError, TargetError
 
@@ -63,7 +63,7 @@ def parse_version(text: str) -> Version:
     """Return a PEP 440 version, or raise TargetError."""
     try:
         return Version(text)
-    except InvalidVersion as error:
+    except ValueError as error:  # also of a number of more digits than Python reads
         raise TargetError(
             f"{text!r} is not a version number (PEP 440), such as 1.2.2. Nothing was changed.",
             next_step="vecmigrate versions",
@@ -116,7 +116,7 @@ def _entry(key: str, value: Any, faults: list[str], revisions: Sequence[str] | N
 def _version(text: Any, where: str, faults: list[str]) -> Version | None:
     try:
         return Version(text)
-    except (InvalidVersion, TypeError):
+    except (ValueError, TypeError):
         faults.append(f"{where} is not a version number (PEP 440): {text!r}")
         return None
 

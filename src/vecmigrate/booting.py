@@ -8,7 +8,7 @@ from typing import Any
 
 from vecmigrate import settings
 from vecmigrate.boot import BootReport
-from vecmigrate.causes import told
+from vecmigrate.causes import told, without_values
 from vecmigrate.engine import Database
 from vecmigrate.errors import AheadError, ConfigurationError, LockTimeoutError, RunFailedError, VecmigrateError
 from vecmigrate.journal import Report
@@ -37,6 +37,7 @@ def boot(url: Any, *, raises: bool, lock_timeout: float, app_version: str | None
         failure = _unexpected(error)
     else:
         return _succeeded(report, time.perf_counter() - began)
+    without_values(failure)
     if raises:
         raise failure
     log.warning("The database was not brought up to date: %s", failure)

@@ -1,17 +1,42 @@
 """What led to a failure, told without the contents of rows that errors of databases and of Python like to quote."""
 
+import re
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import pairwise
+from typing import Any
 
 from vecmigrate.errors import VecmigrateError
 
-__all__ = ["CauseError", "described", "told", "without_values"]
+__all__ = ["CauseError", "described", "quoting_no_values", "told", "without_values"]
 
-_QUOTING = (AssertionError, ValueError, TypeError, LookupError)
-_QUOTING_STATES = ("22", "P0")
-"""The classes of PostgreSQL's SQLSTATE for values that do not fit, and for RAISE in somebody's trigger."""
+_OF_SCRIPTS = (RuntimeError, NameError, ImportError)
+"""Errors whose text is that of a program; the text of any other may be made of a value, as a KeyError's is."""
 
-_UNDECODABLE = " with text '"
-"""Here sqlite3 begins to quote a text that it could not decode."""
+_NO_VALUES = re.compile(
+    r"""
+    (UNIQUE|NOT\ NULL|CHECK|FOREIGN\ KEY)\ constraint\ failed .*
+    | cannot\ store\ [A-Z]+\ value\ in\ [A-Z]+\ column .*
+    | no\ such\ (table|index|view|trigger|module|function|collation\ sequence|savepoint):\ .*
+    | no\ such\ column:\ (?P<column>.*)
+    | near\ "(?P<word>.*)":\ syntax\ error
+    | (table|view|index|trigger)\ .*\ already\ exists
+    | there\ is\ already\ (a|an|another)\ .*
+    | duplicate\ column\ name:\ .*
+    | table\ .*\ has\ (no\ column\ named\ .*|\d+\ columns\ but\ \d+\ values\ were\ supplied)
+    | foreign\ key\ mismatch .*
+    | database\ (is\ locked|table\ is\ locked|schema\ is\ locked|schema\ has\ changed) .*
+    | database\ (or\ disk\ is\ full|disk\ image\ is\ malformed)
+    | disk\ I/O\ error | out\ of\ memory | interrupted | file\ is\ not\ a\ database | unable\ to\ open\ database\ file
+    | attempt\ to\ write\ a\ readonly\ database
+    | cannot\ (commit|rollback|start\ a\ transaction|VACUUM) .*
+    | authorizer\ malfunction | not\ authorized | datatype\ mismatch | string\ or\ blob\ too\ big
+    | Could\ not\ decode\ to\ UTF-8\ column\ '\w*'
+    """,
+    re.VERBOSE,
+)
+"""What SQLite says of its own and of names. Where a trigger, a function or FTS5 speaks, it may be a value."""
 
 
 class CauseError(Exception):
@@ -25,19 +50,40 @@ def described(error: BaseException) -> str:
     if isinstance(error, CauseError):
         return str(error)
     cause = getattr(error, "orig", None) or error
-    text = "" if _quotes_values(cause) else (_primary(cause) or str(cause))
-    line = text.strip().partition("\n")[0].partition(_UNDECODABLE)[0]
-    return ": ".join(filter(None, [type(cause).__name__, line]))
+    return ": ".join(filter(None, [type(cause).__name__, _text(cause, str(getattr(error, "statement", ""))).strip()]))
 
 
-def _primary(cause: BaseException) -> str | None:
-    """Return what PostgreSQL says without its DETAIL, which quotes rows; None for errors of others."""
-    return getattr(getattr(cause, "diag", None), "message_primary", None)
+def _text(cause: BaseException, statement: str) -> str:
+    """Return what an error says where that is known to hold no value, else only its code."""
+    if isinstance(cause, sqlite3.Error):
+        return _of_sqlite(cause, statement)
+    if isinstance(cause, OSError):
+        return cause.strerror or ""
+    if hasattr(cause, "diag"):
+        return _of_postgresql(cause)
+    return str(cause).partition("\n")[0] if isinstance(cause, _OF_SCRIPTS) else ""
 
 
-def _quotes_values(cause: BaseException) -> bool:
-    state = getattr(cause, "sqlstate", None) or ""
-    return isinstance(cause, _QUOTING) or state.startswith(_QUOTING_STATES)
+def _of_sqlite(cause: sqlite3.Error, statement: str) -> str:
+    code = getattr(cause, "sqlite_errorname", "")
+    known = _NO_VALUES.match(str(cause))
+    # FTS5 calls a word of what is searched for a column.
+    is_known = known and all(word in statement for word in known.groupdict().values() if word)
+    # From SQLite 3.47 on RAISE says what a trigger makes up.
+    return known.group() if known and is_known and code != "SQLITE_CONSTRAINT_TRIGGER" else code
+
+
+def _of_postgresql(cause: Any) -> str:
+    """Return the SQLSTATE, and names and message unless a function, which may make them up of rows, was running."""
+    diag = cause.diag
+    code = diag.sqlstate or ""
+    if not code or diag.context is not None:
+        return code
+    # The parser has read the statement and no row; a table that exists already is told without a place.
+    if (code.startswith("42") and diag.statement_position) or code == "42P07":
+        return f"{code}, {diag.message_primary}"
+    names = {"table": diag.table_name, "column": diag.column_name, "constraint": diag.constraint_name}
+    return ", ".join([code, *(f"{kind} {name}" for kind, name in names.items() if name)])
 
 
 def without_values(error: VecmigrateError) -> VecmigrateError:
@@ -46,6 +92,16 @@ def without_values(error: VecmigrateError) -> VecmigrateError:
     error.__cause__ = told(before) if before else None
     error.__context__ = None
     return error
+
+
+@contextmanager
+def quoting_no_values() -> Iterator[None]:
+    """Raise a VecmigrateError without what a service would log with it; also a decorator."""
+    try:
+        yield
+    except VecmigrateError as error:
+        without_values(error)
+        raise
 
 
 def told(error: BaseException) -> CauseError:

@@ -8,13 +8,13 @@ from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
-from urllib.parse import parse_qs, quote, unquote, urlsplit
+from urllib.parse import quote
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
+from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.pool import NullPool
 
-from vecmigrate import sqlite_files
+from vecmigrate import sqlite_files, urls
 from vecmigrate.causes import told
 from vecmigrate.diagnosis import diagnosed, is_writable, widowed
 from vecmigrate.errors import ConfigurationError, DatabaseUnusableError
@@ -124,7 +124,7 @@ def locate(url: str | os.PathLike[str] | URL | Engine) -> Database:
     inner = getattr(url, "sync_engine", None)
     if isinstance(inner, Engine):
         return locate(inner.url)
-    parsed, backend, driver = _parsed(url)
+    parsed, backend, driver = urls.parsed(url)
     if backend not in {"sqlite", "postgresql"}:
         raise ConfigurationError(
             f"{backend} is not supported; SQLite and PostgreSQL are. Nothing was changed.",
@@ -138,44 +138,7 @@ def locate(url: str | os.PathLike[str] | URL | Engine) -> Database:
     if backend == "postgresql" and parsed.drivername == "postgresql":
         driver = "psycopg"
     parsed = parsed.set(drivername=f"{backend}+{_SYNCHRONOUS.get(driver, driver)}")
-    return Database(parsed, _sqlite_path(parsed) if backend == "sqlite" else None)
-
-
-def _parsed(url: str | URL) -> tuple[URL, str, str]:
-    """Return a URL with the names of its backend and its driver. Raises ConfigurationError."""
-    try:
-        parsed = make_url(url)
-        backend, driver = parsed.get_backend_name(), parsed.get_driver_name()
-        if "\0" in (parsed.database or "") or (backend == "sqlite" and parsed.host):
-            # The host of sqlite://file.db, which lacks a slash, would otherwise leave a database in memory.
-            raise ArgumentError("a NUL, or a host of a file")  # noqa: TRY301 - told like any other bad URL
-        (parsed.database or "").encode()
-    except UnicodeEncodeError:
-        raise ConfigurationError(
-            "The name of the database holds bytes that are not UTF-8. Nothing was changed.",
-            next_step="give the file a name in UTF-8, then run it again",
-        ) from None
-    except (ArgumentError, ValueError) as error:
-        raise ConfigurationError(
-            "The database URL is not one. Nothing was changed.",
-            next_step="write it as sqlite:////absolute/path.sqlite3 or postgresql://user@host/name",
-        ) from (None if url else error)
-    except ModuleNotFoundError as error:
-        raise ConfigurationError(
-            f"The driver of the database URL is not installed: {error.name}. Nothing was changed.",
-            next_step="pip install 'vecmigrate[postgres]'",
-        ) from None
-    return parsed, backend, driver
-
-
-def _sqlite_path(url: URL) -> str | None:
-    name = url.database or ":memory:"
-    if name.startswith("file:"):
-        parts = urlsplit(name)
-        if "memory" in parse_qs(parts.query).get("mode", []) or url.query.get("mode") == "memory":
-            return None
-        name = unquote(parts.path)
-    return None if name == ":memory:" or not name else os.path.realpath(name)
+    return Database(parsed, urls.sqlite_path(parsed) if backend == "sqlite" else None)
 
 
 def unusable(database: Database, error: BaseException) -> DatabaseUnusableError:
@@ -192,6 +155,11 @@ def _sqlite_error(name: str) -> sqlite3.DatabaseError:
 def _require_writable(database: Database) -> None:
     """Refuse a read-only file or folder before anything is written: SQLite grants its write lock all the same."""
     path = database.path
+    if path and urls.is_for_reading(database.url):
+        raise ConfigurationError(
+            f"The URL of {path} opens it for reading only. Nothing was changed.",
+            next_step=f"vecmigrate {database.option} status, or take mode=ro and immutable out of the URL",
+        )
     if path is None or not os.path.exists(path):
         return
     if not is_writable(path):
@@ -259,7 +227,10 @@ def translated(database: Database) -> Iterator[None]:
 
 def _engine(database: Database, *, timeout: float, read_only: bool) -> Engine:
     if not database.is_sqlite:
-        engine = quiet(create_engine(database.url, poolclass=NullPool, hide_parameters=True))
+        try:
+            engine = quiet(create_engine(database.url, poolclass=NullPool, hide_parameters=True))
+        except (ArgumentError, ValueError, TypeError):
+            raise urls.no_url() from None  # Its text quotes the part of the query that is wrong.
         if not read_only:
             event.listen(engine, "begin", lambda c: lock_postgresql(str(database), c, timeout))
         return engine

@@ -1,5 +1,7 @@
 """The one family of errors, each with its exit code and the command to run next."""
 
+from vecmigrate.redaction import redacted
+
 __all__ = [
     "AheadError",
     "BackupError",
@@ -29,9 +31,10 @@ class VecmigrateError(Exception):
     exit_code = 1
 
     def __init__(self, message: str, *, next_step: str, backup: "str | None" = None) -> None:
+        message = redacted(message)
         super().__init__(message)
         self.message = message
-        self.next_step = next_step
+        self.next_step = redacted(next_step)
         self.backup = backup
         self.revision: str | None = None
 

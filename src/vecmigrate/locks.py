@@ -193,11 +193,19 @@ class _WithoutRows(logging.LoggerAdapter[Any]):
 
 
 def quiet(engine: Engine) -> Engine:
-    """Keep an engine from logging rows, and the traceback of a signal that comes while a connection is closed."""
+    """Keep an engine from logging rows, notices, and the traceback of a signal while a connection is closed."""
     engine.logger = _WithoutRows(engine.logger)  # type: ignore[assignment]
     # The signal is raised as ever. A logger of its own changes no configuration of logging.
     engine.pool.logger = logging.Logger("vecmigrate", logging.CRITICAL)  # noqa: LOG001
+    if engine.driver == "psycopg":
+        event.listen(engine, "connect", _drop_notices)
     return engine
+
+
+def _drop_notices(driver: Any, _record: object) -> None:
+    """Keep SQLAlchemy from logging the notices of the server, in which a trigger may quote rows."""
+    # Not by client_min_messages, which does not hold back RAISE INFO, and which not every pooler takes.
+    driver._notice_handlers.clear()  # noqa: SLF001
 
 
 # Asked for each part of a statement, and answered without a line of Python: sqlite3 drops what a signal handler raises

@@ -15,8 +15,9 @@ from vecmigrate.errors import ConfigurationError, TargetError
 
 __all__ = ["Revision", "Revisions", "load"]
 
-_NUMBER = re.compile(r"\d+")
-_RELATIVE = re.compile(r"[+-]\d+")
+_NUMBER = re.compile(r"\d{1,18}")
+_RELATIVE = re.compile(r"[+-]\d{1,18}")
+"""No revision has a longer number, and Python refuses to read one of thousands of digits."""
 
 
 @dataclass(frozen=True)

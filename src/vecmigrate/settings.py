@@ -156,6 +156,8 @@ def _checked(name: str, value: Any, source: str) -> Any:
 def _number(kind: type[int] | type[float], value: Any, shown: str, *, minimum: int) -> Any:
     try:
         number = kind(value)
+    except OverflowError:
+        raise _invalid(shown, "a huge number", f"a number not below {minimum}") from None
     except (TypeError, ValueError):
         raise _invalid(shown, value, "a number") from None
     if not minimum <= number < float("inf"):

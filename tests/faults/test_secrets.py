@@ -18,8 +18,9 @@ import vecmigrate
 from doors import Result, run_alembic, run_cli
 from faults import harness
 from faults.harness import Subject, go, start, tried
-from faults.slow import failing_scripts, with_scripts
+from faults.slow import changed_scripts, failing_scripts, with_scripts
 from vecmigrate import archive, scripts_folder
+from vecmigrate.causes import described
 
 PASSWORD = "c4nary/p@ss:w%rd"  # noqa: S105
 ENCODED = urllib.parse.quote(PASSWORD, safe="")
@@ -51,6 +52,15 @@ URLS = [
     f"user:{ENCODED}@host",
     f"postgresql://user:{ENCODED}%zz@127.0.0.1:1/x",
     f"sqlite:////nowhere/x.sqlite3?key={ENCODED}",
+    "postgresql://user:pa@c4nary@127.0.0.1:1/x",
+    "postgresql://user:pa@c4nary/x@127.0.0.1:1/x",
+    "sqlite:///postgresql://user:c4nary@127.0.0.1:1/x",
+    "postgresql://user:c4nary\udcff@127.0.0.1:1/x",
+    *(f"postgresql://127.0.0.1:1/x?{query}" for query in ("port=c4nary", "sslmode=c4nary", "service=c4nary")),
+    *(
+        f"postgresql://127.0.0.1:1/x?{query}"
+        for query in ("connect_timeout=c4nary", "client_encoding=c4nary", "c4nary=1")
+    ),
 ]
 
 
@@ -69,6 +79,49 @@ def test_a_password_is_never_shown(url: str, tmp_path: Path, caplog: pytest.LogC
 
 def _verbose(url: str, words: list[str]) -> Result:
     return run_cli(words[0], "--database-url", url, *words[1:])
+
+
+@pytest.mark.parametrize("url", URLS)
+@pytest.mark.parametrize("door", ["service", "command", "library", "status"])
+def test_a_password_is_in_no_exception(url: str, door: str) -> None:
+    """A service that logs the whole chain logs neither what a driver nor what SQLAlchemy says of the URL."""
+    require_secret(logged_by_a_service(url, door))
+    tried("Secrets", "a password in the chain of an exception", "never shown")
+
+
+MISPLACED = "postgresql://user:c4nary@127.0.0.1:1/x"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        (MISPLACED, "status"),
+        ("status", MISPLACED),
+        ("migrate", "--target", MISPLACED),
+        ("versions", MISPLACED),
+        ("--config", MISPLACED, "status"),
+        ("--db-path", MISPLACED, "status"),
+        ("restore", MISPLACED + "?password=c4nary"),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("more", [(), ("--json",)])
+def test_a_url_in_the_wrong_place_is_not_quoted(
+    words: tuple[str, ...], more: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever the command line expects something else, it repeats it without the password."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("VECMIGRATE_DATABASE_URL", f"sqlite:///{tmp_path}/s.sqlite3")
+    result = run_cli(*words, *more)
+    assert result.code in {1, 2}
+    require_secret(result.out, result.err)
+    monkeypatch.setenv("VECMIGRATE_KEEP_BACKUPS", MISPLACED)
+    result = run_cli("-v", "status")
+    assert (1, True) == (result.code, "VECMIGRATE_KEEP_BACKUPS is" in result.err)
+    require_secret(result.out, result.err)
+    require_secret(run_alembic(tmp_path / "s.sqlite3", "-x", MISPLACED, "current").err)
+    assert [] == list(tmp_path.iterdir())
+    tried("Secrets", "a URL given where something else belongs", "its password is not repeated")
 
 
 @pytest.mark.parametrize("url", URLS[1:3])
@@ -171,6 +224,15 @@ FAILURES = {
     "KeyError": "{}[found]",
     "assertion": "assert found == 1, found",
     "undecodable": "op.get_bind().exec_driver_sql(\"SELECT CAST(response_id || x'ff' AS TEXT) FROM sessions\").all()",
+    "StopIteration": "raise StopIteration(found)",
+    "group": "raise ExceptionGroup(found, [RuntimeError(found)])",
+    "name of a file": "open('/nowhere/' + found)",
+    "JSON path": "op.execute(\"SELECT json_extract('{}', response_id) FROM sessions\")",
+    "full-text search": (
+        "op.execute('CREATE VIRTUAL TABLE words USING fts5(word)');"
+        'op.execute("SELECT 1 FROM words WHERE word MATCH '
+        '(SELECT substr(response_id, 1, 6) || char(58, 120) FROM sessions)")'
+    ),
     "constraint": "op.execute(sa.text('INSERT INTO embedding_models VALUES (:n, -1, :n, 1)').bindparams(n=found))",
 }
 
@@ -200,6 +262,8 @@ def logged_by_a_service(url: sa.URL | str, door: str) -> str:
             command.upgrade(vecmigrate.alembic_config(url), "head")
         elif door == "service":
             vecmigrate.ensure_current(url, on_failure="raise")
+        elif door == "status":
+            vecmigrate.status(url)
         else:
             vecmigrate.upgrade(url)
     except Exception as error:  # noqa: BLE001 - as a service does
@@ -229,11 +293,41 @@ def test_an_exception_does_not_quote_rows(
     tried("Secrets", "the causes of an exception, as a service logs them", "never shown")
 
 
+def of_sqlite(text: str, code: str) -> sqlite3.Error:
+    error = sqlite3.IntegrityError(text)
+    error.sqlite_errorname = code
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (of_sqlite(f"UNIQUE constraint failed: {ROW}", "SQLITE_CONSTRAINT_TRIGGER"), "SQLITE_CONSTRAINT_TRIGGER"),
+        (of_sqlite("UNIQUE constraint failed: t.c", "SQLITE_CONSTRAINT_UNIQUE"), "UNIQUE constraint failed: t.c"),
+        (sa.exc.OperationalError("SELECT c", {}, of_sqlite("no such column: c", "SQLITE_ERROR")), "no such column: c"),
+        (sa.exc.OperationalError("SELECT c", {}, of_sqlite("no such column: x", "SQLITE_ERROR")), "SQLITE_ERROR"),
+    ],
+)
+def test_what_is_no_value_is_told(error: Exception, line: str) -> None:
+    """Names say what to correct; a trigger, which can say anything from SQLite 3.47 on, is told by its code."""
+    assert f"IntegrityError: {line}" == described(error)
+    tried("Secrets", "errors of SQLite that hold names", "told, unless a trigger or FTS5 made them up")
+
+
 SERVER_FAILURES = {
     "detail of a key": "op.execute('INSERT INTO sessions SELECT * FROM sessions')",
     "text that is no number": "op.execute('SELECT CAST(response_id AS INTEGER) FROM sessions')",
     "RAISE in a trigger": "op.execute('DELETE FROM sessions')",
     "a check at the commit": "op.execute('UPDATE sessions SET parent = response_id')",
+    "RAISE with a code of its own": "op.execute('TRUNCATE sessions')",
+    "SQL made up in a trigger": "op.execute('INSERT INTO sessions VALUES (1)')",
+    "the name of a table": "op.execute('SELECT CAST(response_id AS regclass) FROM sessions')",
+}
+_FUNCTIONS = {
+    "DELETE": "RAISE EXCEPTION 'not %%', OLD.response_id",
+    "TRUNCATE": "RAISE EXCEPTION 'not %%', (SELECT response_id FROM sessions) "
+    "USING ERRCODE = 'undefined_table', TABLE = (SELECT response_id FROM sessions)",
+    "INSERT": "EXECUTE 'SELECT ' || (SELECT max(substr(response_id, 1, 6)) FROM sessions)",
 }
 
 
@@ -250,13 +344,15 @@ def test_a_server_that_quotes_rows_is_not_repeated(
             "parent TEXT REFERENCES sessions DEFERRABLE INITIALLY DEFERRED)"
         )
         connection.exec_driver_sql(f"INSERT INTO sessions VALUES ('{ROW}', NULL)")
-        connection.exec_driver_sql(
-            "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS "
-            "$$ BEGIN RAISE EXCEPTION 'not %%', OLD.response_id; END $$"
-        )
-        connection.exec_driver_sql(
-            "CREATE TRIGGER keep BEFORE DELETE ON sessions FOR EACH ROW EXECUTE FUNCTION refuse()"
-        )
+        for event, body in _FUNCTIONS.items():
+            connection.exec_driver_sql(
+                f"CREATE FUNCTION refuse_{event}() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {body}; END $$"
+            )
+            when, each = ("BEFORE", "STATEMENT") if event == "TRUNCATE" else ("AFTER", "ROW")
+            connection.exec_driver_sql(
+                f"CREATE TRIGGER keep_{event} {when} {event} ON sessions FOR EACH {each} "
+                f"EXECUTE FUNCTION refuse_{event}()"
+            )
     if "UPDATE" in statement:
         statement = statement.replace("response_id", "response_id || 1")
     folder = failing_scripts(tmp_path / "scripts", statement)
@@ -268,6 +364,46 @@ def test_a_server_that_quotes_rows_is_not_repeated(
     with engine.connect() as connection:
         require_secret(str(connection.exec_driver_sql("SELECT * FROM vecmigrate_history").all()))
     tried("Secrets", "what a PostgreSQL server says of rows, as a service logs it", "never shown")
+
+
+def test_notices_of_a_server_are_not_logged(postgresql: sa.URL, caplog: pytest.LogCaptureFixture) -> None:
+    """A trigger of the service may raise them with rows, at any level, also in a run that succeeds."""
+    vecmigrate.upgrade(postgresql, "001")
+    engine = sa.create_engine(postgresql, poolclass=NullPool)
+    with engine.begin() as connection:
+        connection.exec_driver_sql(
+            "CREATE FUNCTION tell() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
+            f"RAISE NOTICE '{ROW}'; RAISE WARNING '{ROW}'; RAISE INFO '{ROW}'; RETURN NEW; END $$"
+        )
+        connection.exec_driver_sql(
+            "CREATE TRIGGER tell BEFORE INSERT OR UPDATE ON embedding_models FOR EACH ROW EXECUTE FUNCTION tell()"
+        )
+    caplog.set_level(logging.DEBUG)
+    caplog.set_level(logging.DEBUG, "sqlalchemy")
+    assert "002" == vecmigrate.upgrade(postgresql).to_revision
+    require_secret(caplog.text)
+    tried("Secrets", "notices of a PostgreSQL server", "not logged")
+
+
+@pytest.mark.parametrize(
+    ("statement", "line"),
+    [
+        ("SELECT nosuch FROM pg_class", '42703, column "nosuch" does not exist'),
+        ("CREATE TABLE vector_stores (i INT)", '42P07, relation "vector_stores" already exists'),
+        ("INSERT INTO embedding_models SELECT * FROM embedding_models", "23505, table embedding_models, constraint"),
+    ],
+)
+def test_what_a_server_says_of_names_is_told(
+    statement: str, line: str, postgresql: sa.URL, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The author of a script learns which name is wrong, and which constraint a row broke."""
+    folder = changed_scripts(
+        tmp_path / "scripts", f"\n_up = upgrade\n\n\ndef upgrade():\n    _up()\n    op.execute('{statement}')\n"
+    )
+    monkeypatch.setattr(scripts_folder, "_HERE", str(folder))
+    monkeypatch.setattr(scripts_folder, "_newest", None)
+    assert line in logged_by_a_service(postgresql, "library")
+    tried("Secrets", "errors of PostgreSQL that hold names", "told with their SQLSTATE")
 
 
 @pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])

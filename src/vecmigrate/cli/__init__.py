@@ -14,6 +14,7 @@ from vecmigrate.cli import backup, changing, reading
 from vecmigrate.cli.output import echo, print_json
 from vecmigrate.cli.root import cli
 from vecmigrate.errors import InterruptedRunError, VecmigrateError
+from vecmigrate.redaction import redacted
 from vecmigrate.signals import exit_code, terminable
 
 __all__ = ["backup", "changing", "cli", "main", "reading"]
@@ -96,13 +97,13 @@ def _wants(arguments: Sequence[str], letter: str, long: str) -> bool:
 def _explain_usage(error: click.ClickException, arguments: Sequence[str]) -> int:
     shown = io.StringIO()
     error.show(shown)
-    _complain(shown.getvalue().rstrip())
+    _complain(redacted(shown.getvalue().rstrip()))
     place = _right_place(error)
     if place:
         _complain(f"Next: {place}")
     context = getattr(error, "ctx", None)
     next_step = place or f"{context.command_path if context else 'vecmigrate'} --help"
-    _print_error(arguments, error, "UsageError", error.format_message(), next_step)
+    _print_error(arguments, error, "UsageError", redacted(error.format_message()), next_step)
     return error.exit_code
 
 

@@ -45,6 +45,8 @@ class Context:
         if "" in {self.url, self.path}:
             # A variable of a script that is not set must not lead to the database of a lower source.
             raise click.UsageError(f"{'--db-path' if self.path == '' else '--database-url'} is empty.")
+        if "://" in (self.path or ""):
+            raise click.UsageError("--db-path is the path of a file; a URL is given by --database-url.")
         url = self.url if self.path is None else sqlite_url(self.path)
         return Migrator(settings.resolve({"database_url": url} | arguments, os.environ, ini=self._ini()))
 
@@ -99,7 +101,9 @@ def command(group: click.Group, name: str | None = None) -> Callable[[F], click.
         def wrapped(ctx: click.Context, /, **options: Any) -> int | None:
             out = Output(ctx.obj, as_json=options.pop("as_json"))
             try:
-                code = function(ctx.obj, out, **options)
+                # What a revision script prints must not stand in the answer.
+                with contextlib.redirect_stdout(sys.stderr):
+                    code = function(ctx.obj, out, **options)
             except VecmigrateError as error:
                 error.next_step = ctx.obj.pasteable(error.next_step)
                 raise
@@ -116,16 +120,18 @@ class Output:
     def __init__(self, context: Context, *, as_json: bool) -> None:
         self._context = context
         self._as_json = as_json
+        self._stdout = sys.stdout
 
     def answer(self, document: dict[str, Any], lines: Sequence[str]) -> None:
-        if self._as_json:
-            print_json(document)
-        else:
-            for line in lines:
-                echo(line)
+        with contextlib.redirect_stdout(self._stdout):
+            if self._as_json:
+                print_json(document)
+            else:
+                for line in lines:
+                    echo(line)
 
     def say(self, message: str) -> None:
-        self._context.say(message)
+        self._context.say(self.pasteable(message))
 
     def pasteable(self, text: str) -> str:
         return self._context.pasteable(text)

@@ -39,7 +39,8 @@ def status(context: Context, out: Output, *, check: bool) -> int:
     ]
     if found.reembed:
         lines.append(("re-embedding", "{remaining} chunks left for {model}".format(**found.reembed)))
-    out.answer(asdict(found), [*table([(f"{name}:", value) for name, value in lines]), *found.notes])
+    notes = [out.pasteable(note) for note in found.notes]
+    out.answer(asdict(found) | {"notes": notes}, [*table([(f"{name}:", value) for name, value in lines]), *notes])
     return _gate(found) if check else 0
 
 

@@ -27,8 +27,9 @@ def cli(
     Example:
       vecmigrate --db-path sessions.sqlite3 migrate
     """
-    levels = {0: logging.WARNING, 1: logging.INFO}
-    logging.basicConfig(level=levels.get(verbose, logging.DEBUG), format="%(message)s", stream=sys.stderr)
+    # At DEBUG a driver quotes what is wrong in the query of a URL.
+    level = logging.INFO if verbose else logging.WARNING
+    logging.basicConfig(level=level, format="%(message)s", stream=sys.stderr)
     if verbose > 1:
         # SQLAlchemy sets its own logger to WARNING.
         logging.getLogger("sqlalchemy.engine").setLevel(logging.INFO)
