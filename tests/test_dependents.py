@@ -242,3 +242,25 @@ def test_a_view_over_the_new_table_stops_the_way_back(released_file: Path) -> No
         vecmigrate.rollback(url(path), to_version="000")
 
     assert before == legacy.tree(path.parent)
+
+
+def test_a_refusal_that_only_the_rows_show_leaves_no_backup(tmp_path: Path) -> None:
+    """A row that others refer to and that has to be set aside stops the run again and again, and fills no disk."""
+    path = legacy.build(tmp_path / "sessions.sqlite3", "legacy")
+    legacy.execute(
+        path,
+        "CREATE TABLE kids (id INTEGER PRIMARY KEY, session TEXT REFERENCES vector_stores (session_id))",
+        "INSERT INTO vector_stores VALUES ('s-odd', x'ff', 'openai', 1, 0, 1, 1)",
+        "INSERT INTO kids VALUES (1, 's-odd')",
+    )
+    kept = vecmigrate.backup(url(path)).name
+    before = {name: entry[2] for name, entry in legacy.tree(tmp_path).items()}
+
+    for _ in range(2):
+        result = run_cli("--db-path", path, "migrate")
+        assert 6 == result.code
+        assert "kids" in result.err
+        assert "Nothing was changed." in result.err
+
+    assert before == {name: entry[2] for name, entry in legacy.tree(tmp_path).items()}
+    assert (tmp_path / "backups" / kept).exists()

@@ -17,6 +17,7 @@ import legacy
 import vecmigrate
 from doors import DOORS, run_alembic, run_cli, upgrade, url
 from scripts import Scripts
+from vecmigrate import manifests
 from vecmigrate.errors import AheadError, NeedsPersonError, RunFailedError
 
 
@@ -224,6 +225,19 @@ def test_stamp_with_purge_mends_a_version_table_with_two_rows(released_file: Pat
     command.stamp(configured(released_file), "head", purge=True)
 
     assert [("002",)] == legacy.query(released_file, "SELECT version_num FROM vecmigrate_version")
+
+
+@pytest.mark.parametrize("revision", ["002", "777"])
+def test_stamp_with_purge_works_from_any_single_revision(revision: str, released_file: Path) -> None:
+    """The backup before it tells the revision that was there, known here or not."""
+    vecmigrate.upgrade(url(released_file))
+    legacy.execute(released_file, f"UPDATE vecmigrate_version SET version_num = '{revision}'")
+
+    command.stamp(configured(released_file), "head", purge=True)
+
+    assert "002" == legacy.revision(released_file)
+    folder = released_file.parent / "backups"
+    assert {None, revision} == {backup.revision for backup, _ in manifests.manifests(str(folder)) if backup}
 
 
 # New revisions.

@@ -245,7 +245,7 @@ def _engine(database: Database, *, timeout: float, read_only: bool) -> Engine:
     event.listen(engine, "handle_error", let_through)
     if not read_only:
         event.listen(engine, "begin", lambda c: lock_sqlite(str(database), c, timeout))
-        event.listen(engine, "commit", lambda c: commit_sqlite(c, timeout))
+        event.listen(engine, "commit", lambda c: commit_sqlite(str(database), c, timeout))
     return engine
 
 

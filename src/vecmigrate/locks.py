@@ -65,11 +65,11 @@ def lock_sqlite(name: str, connection: Connection, timeout: float) -> None:
     _retry_while_busy(connection, "BEGIN IMMEDIATE", timeout, name)
 
 
-def commit_sqlite(connection: Connection, timeout: float) -> None:
+def commit_sqlite(name: str, connection: Connection, timeout: float) -> None:
     """Commit here, because a reader can make a commit in rollback-journal mode busy for a while."""
     driver = connection.connection.driver_connection
     if driver is not None and driver.in_transaction:
-        _retry_while_busy(connection, "COMMIT", timeout, None)
+        _retry_while_busy(connection, "COMMIT", timeout, name)
 
 
 def wait_to_read_sqlite(name: str, connection: Connection, timeout: float) -> None:
@@ -79,7 +79,7 @@ def wait_to_read_sqlite(name: str, connection: Connection, timeout: float) -> No
     _retry_while_busy(connection, "SELECT 1 FROM sqlite_master LIMIT 1", timeout, name)
 
 
-def _retry_while_busy(connection: Connection, statement: str, timeout: float, name: str | None) -> None:
+def _retry_while_busy(connection: Connection, statement: str, timeout: float, name: str) -> None:
     # The wait is ours and not SQLite's, so that a signal ends it at once.
     driver: Any = connection.connection.driver_connection
     deadline = time.monotonic() + timeout

@@ -111,23 +111,24 @@ def back_up(
     revision: str | None,
     app_version: str | None,
     direction: str,
-) -> str | None:
-    """Save the state before the change if it is to be saved; return the path of the backup.
+) -> tuple[str | None, bool]:
+    """Save the state before the change if it is to be saved; return the path of the backup, and whether it is new.
 
     A run that fails again and again from the same state reuses its backup, so that it fills no disk.
     """
     if database.path is None:
         _refuse_unbacked(database, settings)
-        return None
+        return None, False
     if not has_content(connection):
-        return None
+        return None, False
     if settings.backup == "never":
         quick_check(connection, database)
-        return None
+        return None, False
     folder = settings.backup_folder(database.path)
     backups.prepare_folder(folder)
-    backups.clean_temporary(folder, database_id)
+    backups.clean_temporary(folder, database.path)
     kept = _reusable(connection, database.path, folder, database_id=database_id, revision=revision)
+    is_new = kept is None
     try:
         kept = kept or backups.create(
             database.path,
@@ -142,7 +143,7 @@ def back_up(
         quick_check(connection, database)  # Damage of the database itself is the better message.
         raise
     log.info("Backup: %s", kept.path)
-    return kept.path
+    return kept.path, is_new
 
 
 def _refuse_unbacked(database: Database, settings: Settings) -> None:

@@ -74,7 +74,7 @@ class Run:
         self._journal = Journal(report, revisions)
         self._database_id = ""
         self._steps: Steps = ()
-        self._begun = self._changing = False
+        self._begun = self._changing = self._has_new_backup = False
 
     def execute(self) -> None:
         """Run the plan, or do nothing and write nothing if there is nothing to do."""
@@ -147,7 +147,7 @@ class Run:
         self._database_id = self._identity(connection)
         self._begun = True
         self._write_marker()
-        self.report.backup = self._back_up(connection)
+        self.report.backup, self._has_new_backup = self._back_up(connection)
         self._write_marker()
         return True
 
@@ -180,11 +180,11 @@ class Run:
             known = manifests.recorded_id(folder, database_path=self.database.path)
         return known or meta.new_database_id()
 
-    def _back_up(self, connection: Connection) -> str | None:
+    def _back_up(self, connection: Connection) -> tuple[str | None, bool]:
         if self.database.path is None and self.database.is_sqlite:
             self.report.notes.append("A database in memory is migrated without a backup.")
         if self.report.created:
-            return None
+            return None, False
         return back_up(
             connection,
             self.database,
@@ -282,7 +282,7 @@ class Run:
         """Record how the run ended, after the rollback, and return what to raise."""
         self.report.take_back()
         if isinstance(error, _REFUSALS if self._changing else _REFUSALS_BEFORE):
-            self._remove_marker()
+            self._leave_nothing()
             return error
         is_signal = ends_process(error)
         if is_signal or is_interrupted(error):
@@ -311,6 +311,16 @@ class Run:
         marker = self._journal.marker(self._database_id)
         is_recorded = records.record_end(self.database, self.settings, marker, attempts, wait=wait)
         return "" if is_recorded else " The failure could not be recorded; the next run does it."
+
+    def _leave_nothing(self) -> None:
+        """Remove what a run has made that is refused after all: who tries again and again would fill the disk."""
+        self._remove_marker()
+        if self.report.backup and self._has_new_backup:
+            try:
+                backups.discard(self.report.backup)
+            except OSError as error:
+                log.warning("The backup %s could not be removed: %s", self.report.backup, error.strerror)
+        self.report.backup = None
 
     def _remove_marker(self) -> None:
         if self.database.path:
