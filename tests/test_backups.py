@@ -345,7 +345,7 @@ def test_a_kill_leaves_no_partial_backup_and_the_next_run_cleans_up(tmp_path: Pa
         stray += any(name.startswith(".") for name in names(folder))
         for backup in listed(folder, database):
             backups.verify(backup)
-        backups.clean_temporary(str(folder), ID)
+        backups.clean_temporary(str(folder), database)
         pairs = {backup.name for backup in listed(folder, database)}
         assert names(folder) == pairs | {name.replace(".sqlite3", ".json") for name in pairs}
     assert stray > 2
@@ -357,23 +357,28 @@ def test_cleaning_knows_data_that_lost_its_manifest_to_a_kill(tmp_path: Path) ->
     Path(backup.path.replace(".sqlite3", ".json")).unlink()
     kept = tmp_path / "notes-20200101T000000.000000Z-base.sqlite3"
     kept.write_text("mine")
-    os.link(backup.path, tmp_path / f".{ID}.0123456789abcdef.tmp")
-    backups.clean_temporary(str(tmp_path), ID)
+    with backups.scratch(str(tmp_path), ID, str(tmp_path / "app.db")) as temporary:
+        pass
+    os.link(backup.path, temporary)
+    backups.clean_temporary(str(tmp_path), str(tmp_path / "app.db"))
     assert names(tmp_path) == {"app.db", kept.name}
 
 
 @pytest.mark.parametrize("identity", [ID, "../../../outside", "x" * 300, "\udc80"])
 def test_cleaning_touches_only_its_own(tmp_path: Path, identity: str) -> None:
-    """Temporary files of another database, and whatever else looks similar, stay; identities are not paths."""
-    similar = {f".{OTHER_ID}.0123456789abcdef.tmp", f".{ID}.notes.tmp", "app.tmp", f".{ID}."}
+    """Temporary files of a copy, and whatever else looks similar, stay; identities are not paths."""
+    mine, copy = str(tmp_path / "app.db"), str(tmp_path / "copy.db")
+    with backups.scratch(str(tmp_path), identity, copy) as of_copy:
+        pass
+    similar = {Path(of_copy).name, f".{ID}.0123456789abcdef01234567.tmp", f".{ID}.notes.tmp", "app.tmp", f".{ID}."}
     for name in similar:
         (tmp_path / name).touch()
-    with backups.scratch(str(tmp_path), identity) as path:
+    with backups.scratch(str(tmp_path), identity, mine) as path:
         (tmp_path / (path + "-journal")).touch()
         assert Path(path).parent == tmp_path
-        backups.clean_temporary(str(tmp_path), identity)
+        backups.clean_temporary(str(tmp_path), mine)
         assert names(tmp_path) == similar
-    backups.clean_temporary(str(tmp_path / "absent"), identity)
+    backups.clean_temporary(str(tmp_path / "absent"), mine)
     assert not (tmp_path / "absent").exists()
 
 

@@ -17,7 +17,7 @@ import legacy
 import vecmigrate
 from doors import DOORS, Result, run_alembic, run_cli, url
 from scripts import Scripts
-from vecmigrate import history
+from vecmigrate import backups, history
 from vecmigrate.errors import ConfigurationError, RunFailedError
 
 FAILS = 'raise RuntimeError("wrong")'
@@ -234,7 +234,9 @@ def test_a_killed_run_is_recorded_as_interrupted_by_the_next(scripts: Scripts, r
     assert 1 == len(history.markers(str(released_file)))
     folder = released_file.parent / "backups"
     identity = history.markers(str(released_file))[0].database_id
-    (folder / f".{identity}.0123456789abcdef.tmp").write_bytes(b"half a backup")
+    with backups.scratch(str(folder), identity, str(released_file)) as temporary:
+        pass
+    Path(temporary).write_bytes(b"half a backup")
     (folder / ".somebody-elses.tmp").write_bytes(b"stays")
     scripts.add("pass")
 

@@ -160,7 +160,8 @@ def test_it_outlives_the_cleaning_of_another_run(tmp_path: Path, mode: str) -> N
 def test_it_removes_what_a_killed_one_left(tmp_path: Path) -> None:
     """A restore that was killed while it waited leaves its copy; the next one takes it away, and keeps its own."""
     database, backup = old_and_new(tmp_path, "wal")
-    left = Path(backup.path).with_name(f".{ID}.{'0' * 16}.tmp")
+    with backups.scratch(str(Path(backup.path).parent), ID, database) as path:
+        left = Path(path)
     left.write_bytes(b"x" * 1000)
 
     run(database, backup)

@@ -44,6 +44,7 @@ __all__ = [
     "copy_verified",
     "create",
     "damaged",
+    "discard",
     "find",
     "is_verified",
     "listing",
@@ -56,7 +57,6 @@ __all__ = [
     "verify",
 ]
 
-_TEMPORARY = re.compile(r"[0-9a-f]{16}\.tmp(-journal|-wal|-shm)?")
 _MARGIN = 1 << 16
 _FEW = 3
 
@@ -83,7 +83,7 @@ def create(
     prepare_folder(folder)
     with contextlib.ExitStack() as stack:
         stack.enter_context(_explained(database, folder))
-        temporary = stack.enter_context(scratch(folder, database_id))
+        temporary = stack.enter_context(scratch(folder, database_id, database))
         connection = source or stack.enter_context(contextlib.closing(sqlite_files.connect(database)))
         size = sqlite_files.patiently(lambda: sqlite_files.content_size(connection), deadline)
         _check_content(size, database)
@@ -165,7 +165,7 @@ def _publish(temporary: str, draft: Backup, folder: str) -> Backup:
         except BaseException:
             # It may have come from the outside right after the name was ours.
             if os.path.lexists(backup.path) and os.path.samestat(mine, os.lstat(backup.path)):
-                _remove(backup)
+                discard(backup.path)
             raise
         moment += timedelta(microseconds=1)
 
@@ -184,17 +184,18 @@ def _claim_name(temporary: str, backup: Backup) -> bool:
 
 
 def _describe(backup: Backup, folder: str) -> None:
-    with scratch(folder, backup.database_id) as manifest:
+    with scratch(folder, backup.database_id, backup.database_path) as manifest:
         write(backup, manifest)
         sqlite_files.sync(manifest)
         Path(manifest).replace(manifest_of(backup.path))
     sqlite_files.sync_folder(folder)
 
 
-def _remove(backup: Backup) -> None:
+def discard(path: str) -> None:
+    """Remove the backup whose data file this is. Raises OSError."""
     # The data first: a manifest alone is listed and fails verification, data alone would lie there for ever.
-    Path(backup.path).unlink(missing_ok=True)
-    Path(manifest_of(backup.path)).unlink(missing_ok=True)
+    Path(path).unlink(missing_ok=True)
+    Path(manifest_of(path)).unlink(missing_ok=True)
 
 
 def prepare_folder(folder: str) -> None:
@@ -236,9 +237,12 @@ def _unmake(path: Path, new: Sequence[Path]) -> None:
 
 
 @contextlib.contextmanager
-def scratch(folder: str, database_id: str) -> Iterator[str]:
+def scratch(folder: str, database_id: str, database: str) -> Iterator[str]:
     """Give the path of a new empty 0600 file in *folder*, which goes at the end, with its sidecars."""
-    path = str(Path(folder).absolute() / f"{_prefix(database_id)}{secrets.token_hex(8)}.tmp")
+    if not re.fullmatch(r"[A-Za-z0-9-]{1,64}", database_id):
+        # The identity was read from a database, which may hold anything.
+        database_id = hashlib.sha256(database_id.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+    path = str(Path(folder).absolute() / f".{database_id}.{_place(database)}{secrets.token_hex(4)}.tmp")
     try:
         sqlite_files.new_file(path)
         yield path
@@ -247,19 +251,17 @@ def scratch(folder: str, database_id: str) -> Iterator[str]:
             Path(path + suffix).unlink(missing_ok=True)
 
 
-def _prefix(database_id: str) -> str:
-    # The identity was read from a database, which may hold anything.
-    if not re.fullmatch(r"[A-Za-z0-9-]{1,64}", database_id):
-        database_id = hashlib.sha256(database_id.encode("utf-8", "surrogatepass")).hexdigest()[:32]
-    return f".{database_id}."
+def _place(database: str) -> str:
+    """Return what tells a database from its copies, which have the same identity."""
+    return hashlib.sha256(os.fsencode(os.path.realpath(database))).hexdigest()[:16]
 
 
-def clean_temporary(folder: str, database_id: str, *, but: str = "") -> None:
+def clean_temporary(folder: str, database: str, *, but: str = "") -> None:
     """Remove what killed runs of this database left in *folder*, but the file *but*, of the caller's own.
 
     Call it while holding the migration lock. A restore that still waits for that makes its copy anew.
     """
-    prefix = _prefix(database_id)
+    pattern = re.compile(rf"\.[A-Za-z0-9-]+\.{_place(database)}[0-9a-f]{{8}}\.tmp(-journal|-wal|-shm)?")
     try:
         present = file_names(folder)
     except BackupError:
@@ -268,10 +270,9 @@ def clean_temporary(folder: str, database_id: str, *, but: str = "") -> None:
     names = present - {Path(but + suffix).name for suffix in ("", *sqlite_files.SIDECARS)}
     data = {name for name in names if name.endswith(sqlite_files.SUFFIX)}
     unlisted = [Path(folder, name) for name in data if manifest_of(name) not in names]
-    for name in names:
-        if name.startswith(prefix) and _TEMPORARY.fullmatch(name.removeprefix(prefix)):
-            with contextlib.suppress(OSError):
-                _remove_leftover(Path(folder, name), unlisted)
+    for name in filter(pattern.fullmatch, names):
+        with contextlib.suppress(OSError):
+            _remove_leftover(Path(folder, name), unlisted)
 
 
 def _remove_leftover(temporary: Path, unlisted: Sequence[Path]) -> None:
@@ -318,7 +319,7 @@ def rotate(
     doomed = [backup for backup in reversed(surplus) if backup not in ways_back]
     for backup in doomed:
         try:
-            _remove(backup)
+            discard(backup.path)
         except OSError as error:
             raise BackupError(
                 f"Old backups of {database_path} could not be removed from {folder}: {described(error)}. "

@@ -50,11 +50,9 @@ def settle(database: Database, settings: Settings) -> None:
         with writing(database, lock_timeout=settings.lock_timeout) as connection:
             left = history.markers(database.path)
             _record_dead(connection, left)
-            # Under the lock nobody else has temporary files of this database.
-            for database_id in {marker.database_id for marker in left if marker.database_id}:
-                # A restore has one beside the database too.
-                for folder in (settings.backup_folder(database.path), os.path.dirname(database.path)):
-                    backups.clean_temporary(folder, database_id)
+            # Under the lock nobody else has temporary files of this database. A restore has one beside it too.
+            for folder in (settings.backup_folder(database.path), os.path.dirname(database.path)):
+                backups.clean_temporary(folder, database.path)
     history.clean_temporary(settings.mirror(database.path))
     write_mirror(database, settings, token=meta.new_database_id())
     for marker in left:
@@ -139,9 +137,9 @@ def record_end(
 def _leave(database: Database, marker: history.Marker, attempt: history.Attempt) -> None:
     step = {name: getattr(attempt, name) for name in ("revision", "direction", "migration_id", "version", "name")}
     told = replace(marker, steps=[step], status=attempt.status, message=attempt.message)
-    # The marker that stands there already tells less, and is right too.
+    # The marker that stands there already tells less, and is right too; none, and somebody has recorded it.
     with suppress(OSError):
-        if database.path:
+        if database.path and marker.run_id in {each.run_id for each in history.markers(database.path)}:
             told.write(database.path)
 
 

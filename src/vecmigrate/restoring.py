@@ -17,6 +17,7 @@ from vecmigrate.aside import alone_with, exchange, made_way, may_be_written
 from vecmigrate.causes import described
 from vecmigrate.diagnosis import is_writable, unwritable
 from vecmigrate.manifests import Backup, aside_step, command
+from vecmigrate.verification import NO_ACCESS, is_damaged
 
 __all__ = ["Carry", "Restored", "restore"]
 
@@ -25,7 +26,6 @@ Carry = Callable[[sqlite3.Connection | None, sqlite3.Connection, Backup | None],
 
 _T = TypeVar("_T")
 _PAGES = 64
-_NO_ACCESS = frozenset({sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_READONLY})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,12 +92,15 @@ class _Restoration:
 
     def run(self, now: datetime) -> Restored:
         while True:
-            with self._explained(), backups.scratch(self.folder, self.backup.database_id) as self.work:
+            with self._explained(), self._scratch(self.folder) as self.work:
                 try:
                     return self._attempt(now)
                 except (sqlite3.Error, OSError, errors.BackupError):
                     if not self._lost_its_copy():
                         raise
+
+    def _scratch(self, folder: str) -> contextlib.AbstractContextManager[str]:
+        return backups.scratch(folder, self.backup.database_id, self.path)
 
     def _lost_its_copy(self) -> bool:
         """Tell whether another run took the private copy for that of a killed one, and there is time to begin anew.
@@ -147,31 +150,10 @@ class _Restoration:
         return None
 
     def _is_damaged(self) -> bool:
-        if self.is_refused:
-            return True
-        # Closing a writable connection would write the WAL into a damaged database, and delete it.
-        try:
-            return self._has_problems("mode=ro")
-        except sqlite3.Error as error:
-            if sqlite_files.result_code(error) not in _NO_ACCESS:
-                raise
-        # A hot journal has to be rolled back before anything can be read.
-        return self._has_problems("mode=rw")
+        return self.is_refused or is_damaged(self.path, self.deadline)
 
-    def _has_problems(self, options: str) -> bool:
-        def look() -> bool:
-            with contextlib.closing(self._connect(options)) as live:
-                return bool(sqlite_files.problems(live))
-
-        try:
-            return self._patiently(look)
-        except sqlite3.Error as error:
-            if not sqlite_files.is_damage(error):
-                raise
-            return True
-
-    def _connect(self, options: str = "mode=rw") -> sqlite3.Connection:
-        return sqlite_files.connect(self.path, options=options)
+    def _connect(self) -> sqlite3.Connection:
+        return sqlite_files.connect(self.path)
 
     def _patiently(self, action: Callable[[], _T]) -> _T:
         return sqlite_files.patiently(action, self.deadline)
@@ -184,7 +166,7 @@ class _Restoration:
             if is_still_there and self._is_damaged():
                 if self.carry:
                     self._carry_over(self.carry, None)
-                with backups.scratch(folder, self.backup.database_id) as copy:
+                with self._scratch(folder) as copy:
                     self._complete(copy)
                     return exchange(copy, self.path, now)
         # Another restore has mended it meanwhile.
@@ -204,7 +186,7 @@ class _Restoration:
             is_wal = self._patiently(lambda: sqlite_files.pragma(live, "journal_mode")) == "wal"
             self._check_room(self._patiently(lambda: sqlite_files.content_size(live)), is_wal=is_wal)
             if is_wal:
-                with backups.scratch(self.folder, self.backup.database_id) as fitting:
+                with self._scratch(self.folder) as fitting:
                     sqlite_files.fit_to_wal(self.work, fitting, page_size=sqlite_files.pragma(live, "page_size"))
             with contextlib.closing(sqlite_files.connect(self.work)) as work:
                 if is_wal:
@@ -256,24 +238,34 @@ class _Restoration:
         """Save the present state and carry over what has to survive, while the live database is locked."""
         if not os.path.lexists(self.work):
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), self.work)
-        backups.clean_temporary(self.folder, self.backup.database_id, but=self.work)
+        backups.clean_temporary(self.folder, self.path, but=self.work)
         old = live if sqlite_files.content_size(live) else None
         if old:
             inside = sqlite_files.identity(old)
             self._refuse_foreign(inside.database_id)
             self.schema_version = int(sqlite_files.pragma(old, "schema_version"))
-            self.saved = backups.create(
-                self.path,
-                self.folder,
-                database_id=inside.database_id or self.database_id or self.backup.database_id,
-                revision=inside.revision,
-                app_version=inside.app_version,
-                reason="pre-restore",
-                timeout=self.timeout,
-                source=old,
-            )
+            self.saved = self._save(old, inside)
         if self.carry:
             self._carry_over(self.carry, old)
+
+    def _save(self, old: sqlite3.Connection, inside: sqlite_files.Identity) -> Backup:
+        """Back the present state up; after a restore that failed, its backup of the same state serves again."""
+        database_id = inside.database_id or self.database_id or self.backup.database_id
+        known = None
+        if sqlite_files.last_status(old) not in {None, "success"}:
+            known = backups.reusable(
+                self.folder, old, revision=inside.revision, database_id=database_id, database_path=self.path
+            )
+        return known or backups.create(
+            self.path,
+            self.folder,
+            database_id=database_id,
+            revision=inside.revision,
+            app_version=inside.app_version,
+            reason="pre-restore",
+            timeout=self.timeout,
+            source=old,
+        )
 
     def _carry_over(self, carry: Carry, old: sqlite3.Connection | None) -> None:
         # On a connection of its own: the copying one notices the change, and begins anew under its lock.
@@ -308,7 +300,7 @@ class _Restoration:
                 "seconds. Nothing was changed.",
                 next_step="stop the programs that use it, then: " + self._again(),
             )
-        is_access = isinstance(error, OSError) or sqlite_files.result_code(error) in _NO_ACCESS
+        is_access = isinstance(error, OSError) or sqlite_files.result_code(error) in NO_ACCESS
         if is_access and self.schema_version is None:
             return self._unusable(described(error), place=getattr(error, "filename", None))
         saved = self.saved.path if self.saved else None

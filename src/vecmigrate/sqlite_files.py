@@ -29,6 +29,7 @@ __all__ = [
     "interruption",
     "is_busy",
     "is_damage",
+    "last_status",
     "new_file",
     "open_closed_file",
     "patiently",
@@ -239,6 +240,12 @@ def identity(connection: sqlite3.Connection) -> Identity:
     database_ids = _texts(connection, meta + "'database_id'")
     app_versions = _texts(connection, meta + "'app_version'")
     return Identity(next(iter(database_ids), None), revisions, next(iter(app_versions), None))
+
+
+def last_status(connection: sqlite3.Connection) -> str | None:
+    """Return how the newest attempt in the history ended, None if there is none. Read-only."""
+    query = "SELECT CAST(status AS TEXT) FROM vecmigrate_history ORDER BY id DESC LIMIT 1"
+    return next(iter(_texts(connection, query)), None)
 
 
 def _texts(connection: sqlite3.Connection, query: str) -> tuple[str, ...]:

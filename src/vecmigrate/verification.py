@@ -1,4 +1,4 @@
-"""The verification of backups: whether a data file is whole, and what its manifest says."""
+"""Whether the file of a database or of a backup is whole, and what its manifest says."""
 
 import contextlib
 import hashlib
@@ -11,7 +11,20 @@ from vecmigrate.causes import described
 from vecmigrate.errors import BackupError
 from vecmigrate.manifests import Backup, command
 
-__all__ = ["check_size", "check_sound", "copy_verified", "is_verified", "revision_in", "sha256", "verify"]
+__all__ = [
+    "NO_ACCESS",
+    "check_size",
+    "check_sound",
+    "copy_verified",
+    "is_damaged",
+    "is_verified",
+    "revision_in",
+    "sha256",
+    "verify",
+]
+
+NO_ACCESS = frozenset({sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_READONLY})
+"""What SQLite says of a file that it is kept from, whatever that holds."""
 
 
 def is_verified(backup: Backup) -> bool:
@@ -97,3 +110,31 @@ def sha256(path: str) -> str:
     """Return the hash of a file, in hexadecimal digits."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def is_damaged(database: str, deadline: float) -> bool:
+    """Tell whether a database that may be live cannot be read or fails ``quick_check``. Changes nothing.
+
+    Waits for others until *deadline*, a ``time.monotonic()``. Raises sqlite3.Error for what lies outside the file.
+    """
+    # Closing a writable connection would write the WAL into a damaged database, and delete it.
+    try:
+        return _has_problems(database, "mode=ro", deadline)
+    except sqlite3.Error as error:
+        if sqlite_files.result_code(error) not in NO_ACCESS:
+            raise
+    # A hot journal has to be rolled back before anything can be read.
+    return _has_problems(database, "mode=rw", deadline)
+
+
+def _has_problems(database: str, options: str, deadline: float) -> bool:
+    def look() -> bool:
+        with contextlib.closing(sqlite_files.connect(database, options=options)) as live:
+            return bool(sqlite_files.problems(live))
+
+    try:
+        return sqlite_files.patiently(look, deadline)
+    except sqlite3.Error as error:
+        if not sqlite_files.is_damage(error):
+            raise
+        return True

@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import shutil
 import signal
 import sqlite3
 import sys
@@ -67,6 +68,26 @@ def test_twenty_processes_on_a_fresh_file(journal: str, number: int, tmp_path: P
     assert ["success"] * 3 == harness.statuses(database)
     harness.require_tidy(database)
     tried("Crowds", f"20 processes at once on a fresh file, {journal}", "each revision once, no error")
+    del number
+
+
+@pytest.mark.parametrize("number", range(max(1, ROUNDS // 10)))
+def test_copies_of_one_database_at_once(number: int, mode: str, small: Subject, tmp_path: Path) -> None:
+    """Copies have one identity and one backup folder: none takes the temporary files of another for its own."""
+    template = small.copy(tmp_path / "service")
+    vecmigrate.upgrade(harness.url(template), "001")
+    copies = [template.with_name(f"tenant{each}.sqlite3") for each in range(8)]
+    for copy in copies:
+        shutil.copy(template, copy)
+    barrier = harness._FORKSERVER.Barrier(len(copies))
+    children = [start(at_barrier, barrier, go, "service", str(copy)) for copy in copies]
+    assert [(0, "")] * 8 == [(child.wait(120), child.output if child.process.exitcode else "") for child in children]
+
+    for copy in copies:
+        assert small.after == harness.contents(copy)
+        assert 1 == len([each for each in harness.backup_files(copy) if each.name.startswith(f"{copy.stem}-")])
+    harness.require_whole_backups(template)
+    tried("Crowds", f"8 copies of one database at once, {mode}", "each backed up and migrated, no error")
     del number
 
 

@@ -11,7 +11,7 @@ import legacy
 import vecmigrate
 from doors import run_cli
 from faults import harness
-from faults.harness import DOORS, MODES, ROUNDS, Subject, die_at, go, start, tried
+from faults.harness import DOORS, MODES, ROUNDS, Child, Subject, die_at, go, start, tried
 
 SIGKILL = -9
 
@@ -196,6 +196,33 @@ def test_a_cleared_history_says_nothing_untrue_of_a_killed_run(mode: str, small:
     assert [] == harness.statuses(database)
     harness.require_tidy(database)
     tried("Kill", f"history --clear after a SIGKILL after the commit, {mode}", "nothing untrue told")
+
+
+def test_a_restore_that_dies_again_and_again_leaves_one_backup(mode: str, small: Subject, tmp_path: Path) -> None:
+    """Its saved state serves again, as that of a run does, and no older backup has to go for it."""
+    database = small.copy(tmp_path / "service")
+    vecmigrate.upgrade(harness.url(database))
+    name = harness.backup_files(database)[0].name
+
+    def restoring(work: Path, step: int) -> Child:
+        words = ("--db-path", str(work / database.name), "restore", name)
+        return start(die_at, step, str(work), str(tmp_path / "steps"), harness.run_cli, *words)
+
+    for number in range(min(50, max(3, ROUNDS // 2))):
+        # Which step it is depends on whether the state has to be saved.
+        rehearsal = Path(shutil.copytree(database.parent, tmp_path / f"rehearsal{number}"))
+        assert 0 == restoring(rehearsal, 0).wait()
+        steps = (tmp_path / "steps").read_text(encoding="utf-8").split("\n")
+        carrying = [number for number, step in enumerate(steps, 1) if step.startswith("DELETE FROM vecmigrate_history")]
+        assert SIGKILL == restoring(database.parent, carrying[0]).wait()
+        tried("Kill", f"crash loop: a restore killed again and again, {mode}", "one backup, older ones kept")
+
+    assert 2 == len(harness.backup_files(database))
+    vecmigrate.restore(harness.url(database), name=name)
+    assert small.before == harness.contents(database)
+    assert 2 == len(harness.backup_files(database))
+    assert name in {each.name for each in harness.backup_files(database)}
+    harness.require_tidy(database)
 
 
 def test_a_crash_loop_leaves_one_backup_of_its_state(mode: str, small: Subject, tmp_path: Path) -> None:
