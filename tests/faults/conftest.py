@@ -18,6 +18,13 @@ REPORT = Path(__file__).parent.parent.parent / "docs" / "reliability.md"
 collect_ignore_glob = ["test_*.py"] if os.name == "nt" else []
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give a test of many rounds the time that it needs, of which there is a minute for each."""
+    for item in items:
+        if item.path.parent == Path(__file__).parent:
+            item.add_marker(pytest.mark.timeout(max(300, 60 * harness.ROUNDS)))
+
+
 @pytest.fixture(scope="session", params=harness.MODES)
 def mode(request: pytest.FixtureRequest) -> str:
     return str(request.param)
