@@ -13,7 +13,7 @@ from vecmigrate import backups, history, manifests, meta, records, restoring
 from vecmigrate.access import Access, one_at_a_time
 from vecmigrate.carrying import carry_over, restored
 from vecmigrate.catalog import has_content
-from vecmigrate.engine import quick_check, reading, translated, unusable, writing
+from vecmigrate.engine import quick_check, reading, translated, writing
 from vecmigrate.errors import AheadError, BackupError, DatabaseUnusableError, NeedsPersonError, VecmigrateError
 from vecmigrate.journal import Report
 from vecmigrate.revisions import Revisions
@@ -40,22 +40,13 @@ class Archive(Access):
         try:
             if self.database.is_absent():
                 return None
-            with reading(self.database) as connection:
-                known = self._described(connection).get("database_id")
+            with reading(self.database, timeout=self.settings.lock_timeout) as connection:
+                known = meta.read(connection).get("database_id")
         except DatabaseUnusableError:
             return None
         # A sound database that was never migrated must not take the backups of one with the same name.
         folder = self.settings.backup_folder(path)
         return known or manifests.recorded_id(folder, database_path=path) or meta.new_database_id()
-
-    def _described(self, connection: Connection) -> dict[str, str]:
-        """Read what the database says of itself. Raises DatabaseUnusableError where that is not text."""
-        found = meta.read(connection)
-        if not all(isinstance(value, str) for value in found.values()):
-            damage = sqlite3.DatabaseError("a value in vecmigrate_meta is not text")
-            damage.sqlite_errorname = "SQLITE_CORRUPT"
-            raise unusable(self.database, damage)
-        return found
 
     def list_backups(self, *, database_id: str | None = None) -> list[manifests.Backup]:
         """Return the backups of this database, newest first. Reads manifests only."""
@@ -88,7 +79,7 @@ class Archive(Access):
         lock = writing(self.database, lock_timeout=self.settings.lock_timeout)
         with one_at_a_time, translated(self.database), lock as connection:
             revision = self._revision_even_if_ahead(connection, known)
-            app_version = self._described(connection).get("app_version") or known.app_version(None)
+            app_version = meta.read(connection).get("app_version") or known.app_version(None)
             if not has_content(connection):
                 raise self._nothing_in("is empty")
             try:

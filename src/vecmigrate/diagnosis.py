@@ -66,7 +66,11 @@ def _state(path: str, cause: BaseException, option: str) -> tuple[str, str]:
             "cannot be opened (permissions?)",
             f"make {path} and its folder readable and writable, then run it again",
         )
-    return f"cannot be used ({code or type(cause).__name__})", f"vecmigrate {option} status"
+    step = (
+        f"see that its disk is sound and has room, then run it again; or vecmigrate {option} backup list, then: "
+        f"vecmigrate {option} restore NAME"
+    )
+    return f"cannot be used ({code or type(cause).__name__})", step
 
 
 def widowed(path: str, *, option: str) -> DatabaseUnusableError:
