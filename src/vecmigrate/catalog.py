@@ -116,9 +116,10 @@ def schema_copy(connection: Connection, *, empty: bool = False) -> Iterator[Conn
         yield None
         return
     with scratch() as copy:
-        # A virtual table makes its shadow tables itself, so it must come before them.
+        # A virtual table makes its shadow tables itself, so it must come before them. A damaged schema may name any
+        # kind, and is refused when it is backed up.
         kinds = {"table": 1, "index": 2, "view": 3, "trigger": 4}
-        ordered = sorted(objects(connection), key=lambda each: 0 if each.is_virtual else kinds[each.type])
+        ordered = sorted(objects(connection), key=lambda each: 0 if each.is_virtual else kinds.get(each.type, 5))
         for each in [] if empty else ordered:
             if each.sql and not each.name.startswith("sqlite_"):
                 with suppress(OperationalError):

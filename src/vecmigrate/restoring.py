@@ -95,19 +95,20 @@ class _Restoration:
             with self._explained(), self._scratch(self.folder) as self.work:
                 try:
                     return self._attempt(now)
-                except (sqlite3.Error, OSError, errors.BackupError):
-                    if not self._lost_its_copy():
+                except (sqlite3.Error, OSError, errors.BackupError) as error:
+                    if not self._lost_its_copy(error):
                         raise
 
     def _scratch(self, folder: str) -> contextlib.AbstractContextManager[str]:
         return backups.scratch(folder, self.backup.database_id, self.path)
 
-    def _lost_its_copy(self) -> bool:
-        """Tell whether another run took the private copy for that of a killed one, and there is time to begin anew.
+    def _lost_its_copy(self, error: Exception) -> bool:
+        """Tell whether another run took a private copy for that of a killed one, and there is time to begin anew.
 
         Whoever holds the lock removes temporary files, so this ends once the lock is ours.
         """
-        return self.saved is None and not os.path.lexists(self.work) and time.monotonic() < self.deadline
+        is_gone = isinstance(error, FileNotFoundError) or not os.path.lexists(self.work)
+        return self.saved is None and is_gone and time.monotonic() < self.deadline
 
     def _attempt(self, now: datetime) -> Restored:
         # Before the room for so many bytes: a manifest may say anything.

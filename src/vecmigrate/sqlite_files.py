@@ -279,8 +279,13 @@ def size(path: str) -> int:
 
 def new_file(path: str) -> None:
     """Create an empty file that only its owner reads, under any umask; FileExistsError if there is one."""
-    os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
-    Path(path).chmod(0o600)
+    descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
+    try:
+        # By its descriptor: whoever cleans up may take its name away at any moment.
+        if os.name != "nt":
+            os.fchmod(descriptor, 0o600)
+    finally:
+        os.close(descriptor)
 
 
 def rename_to_new(source: str, target: str) -> bool:
