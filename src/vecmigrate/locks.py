@@ -26,6 +26,7 @@ __all__ = [
     "ends_process",
     "is_busy",
     "is_interrupted",
+    "let_go",
     "let_through",
     "lock_postgresql",
     "lock_sqlite",
@@ -170,6 +171,16 @@ def ends_process(error: BaseException) -> bool:
         return not isinstance(error, Exception)
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     return not (frames and "down_revision" in frames[-1].f_globals)
+
+
+def let_go(error: BaseException) -> None:
+    """Forget what the frames of a traceback hold: a statement half read keeps SQLite's lock, also from this process."""
+    chain: list[BaseException] = []
+    following: BaseException | None = error
+    while following is not None and following not in chain:
+        chain.append(following)
+        traceback.clear_frames(following.__traceback__)
+        following = following.__cause__ or following.__context__
 
 
 def sqlite_code(error: BaseException) -> str:

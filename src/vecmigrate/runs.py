@@ -26,7 +26,7 @@ from vecmigrate.errors import (
 )
 from vecmigrate.heads import one_of
 from vecmigrate.journal import Journal, Report, direction_of, revision_of
-from vecmigrate.locks import WatchedTransaction, ends_process, is_interrupted
+from vecmigrate.locks import WatchedTransaction, ends_process, is_interrupted, let_go
 from vecmigrate.preflight import Steps, back_up, drops_tables, require_no_loss, require_stampable, run_scripts
 from vecmigrate.revisions import Revisions
 from vecmigrate.schema import tool_metadata
@@ -281,6 +281,7 @@ class Run:
     def _ended_by(self, error: BaseException) -> BaseException:
         """Record how the run ended, after the rollback, and return what to raise."""
         self.report.take_back()
+        let_go(error)
         if isinstance(error, _REFUSALS if self._changing else _REFUSALS_BEFORE):
             self._leave_nothing()
             return error

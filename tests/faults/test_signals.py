@@ -242,6 +242,40 @@ def test_a_signal_that_python_drops_ends_a_command_line_all_the_same(
     tried("Signals", name, f"old state, interrupted, exit {128 + number}")
 
 
+HALF_READ = """
+_upgrade = upgrade
+
+
+def upgrade():
+    _upgrade()
+    rows = op.get_bind().exec_driver_sql("SELECT * FROM vector_stores, sqlite_master")
+    if rows.fetchone():
+        import os
+
+        {then}
+"""
+
+
+@pytest.mark.parametrize(
+    ("then", "code", "status"),
+    [(f"os.kill(os.getpid(), {int(signal.SIGTERM)})", 143, "interrupted"), ("raise RuntimeError('no')", 5, "failed")],
+)
+def test_a_statement_that_is_half_read_is_let_go(  # noqa: PLR0917
+    then: str, code: int, status: str, mode: str, small: Subject, tmp_path: Path
+) -> None:
+    """A run that ends while it reads rows is recorded at once: it does not keep itself from writing."""
+    database = small.copy(tmp_path / "service")
+    scripts = changed_scripts(tmp_path / "scripts", HALF_READ.replace("{then}", then))
+    child = start(by_cli, str(scripts), str(database))
+
+    assert code == child.wait(), child.output
+    assert "could not be recorded" not in child.output
+    assert ["skipped", "skipped", status] == harness.statuses(database)
+    assert "old state" == small.state(database)
+    harness.require_tidy(database)
+    tried("Signals", f"the end of a run that has half read a statement, {mode}", f"old state, {status}")
+
+
 def sigterm_of_its_own(folder: str, database: str) -> None:
     """Exit with 0 if a service's own SIGTERM handler is called during a run, which goes on."""
     received: list[int] = []
