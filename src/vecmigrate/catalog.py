@@ -17,6 +17,7 @@ from vecmigrate.engine import scratch
 __all__ = [
     "Object",
     "any_text",
+    "as_text",
     "column_names",
     "database_uuid",
     "has_content",
@@ -46,6 +47,11 @@ def any_text(connection: Connection) -> Iterator[None]:
         yield
     finally:
         driver.text_factory = before
+
+
+def as_text(value: object) -> str:
+    """Return a value of any type as text, bytes decoded as far as they are UTF-8."""
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
 
 
 def has_content(connection: Connection) -> bool:

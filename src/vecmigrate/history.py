@@ -15,7 +15,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, Select, delete, insert, inspect, select
 
-from vecmigrate.catalog import any_text
+from vecmigrate.catalog import any_text, as_text
 from vecmigrate.schema import HISTORY
 
 __all__ = [
@@ -135,14 +135,10 @@ def _rows(connection: Connection, query: Select[Any]) -> Sequence[Row[Any]]:
 
 def _attempt(row: Any) -> Attempt:
     """Return the attempt of a row, which in SQLite may hold values of any type."""
-    values: dict[str, Any] = {name: _text(row[name]) for name in _TEXTS}
-    values |= {name: None if row[name] is None else _text(row[name]) for name in ("revision", "version")}
+    values: dict[str, Any] = {name: as_text(row[name]) for name in _TEXTS}
+    values |= {name: None if row[name] is None else as_text(row[name]) for name in ("revision", "version")}
     duration, metadata = _number(row["duration_seconds"]), _metadata(row["metadata"])
     return Attempt(**values, duration_seconds=duration, metadata=metadata)
-
-
-def _text(value: object) -> str:
-    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
 
 
 def _number(value: Any) -> float:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from sqlalchemy import Connection, delete, insert, inspect, select
 
-from vecmigrate.catalog import any_text
+from vecmigrate.catalog import any_text, as_text
 from vecmigrate.schema import META
 
 __all__ = ["new_database_id", "read", "write"]
@@ -21,11 +21,7 @@ def read(connection: Connection) -> dict[str, str]:
         return {}
     with any_text(connection):
         rows = connection.execute(select(META.c.key, META.c.value)).all()
-    return {str(row.key): _text(row.value) for row in rows}
-
-
-def _text(value: object) -> str:
-    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+    return {str(row.key): as_text(row.value) for row in rows}
 
 
 def write(connection: Connection, values: Mapping[str, str | None]) -> None:
