@@ -1,3 +1,5 @@
 """Operations for revision scripts that lose no row, in either direction."""
 
-__all__: list[str] = []
+from vecmigrate.operations import v1
+
+__all__ = ["v1"]
