@@ -14,6 +14,7 @@ from vecmigrate.schema import CLAIMS, metadata
 __all__ = [
     "CHUNKS",
     "EMBEDDINGS",
+    "TABLES",
     "Model",
     "activate",
     "count_of_chunks",
@@ -32,7 +33,7 @@ __all__ = [
 _MODELS = metadata.tables["embedding_models"]
 CHUNKS = metadata.tables["vector_store_chunks"]
 EMBEDDINGS = metadata.tables["vector_store_embeddings"]
-_TABLES = {_MODELS.name, CHUNKS.name, EMBEDDINGS.name}
+TABLES = {_MODELS.name, CHUNKS.name, EMBEDDINGS.name}
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ def target(connection: Connection) -> Model | None:
 
 def remaining(connection: Connection) -> dict[str, Any] | None:
     """Return the model being built and the number of chunks without a vector of it, else None. Read-only."""
-    if not table_names(connection) >= _TABLES:
+    if not table_names(connection) >= TABLES:
         return None
     model = connection.scalar(select(_MODELS.c.name).where(_MODELS.c.state == "building"))
     return None if model is None else {"model": model, "remaining": missing(connection, model)}
