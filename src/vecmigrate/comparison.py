@@ -2,16 +2,30 @@
 
 import contextlib
 import marshal
+import os
 import sqlite3
 from collections.abc import Iterator
+from functools import partial
 from itertools import zip_longest
 
 from vecmigrate import sqlite_files
 
-__all__ = ["same_content"]
+__all__ = ["same_bytes", "same_content"]
 
 _BATCH = 64
+_CHUNK = 1 << 20
 _IGNORED = frozenset({b"vecmigrate_history", b"vecmigrate_meta"})
+
+
+def same_bytes(one: str, other: str) -> bool:
+    """Tell whether two paths name files of the same bytes, or nothing both. Raises OSError. Read-only."""
+    if not os.path.lexists(one) or not os.path.lexists(other):
+        return os.path.lexists(one) == os.path.lexists(other)
+    if os.path.samefile(one, other):
+        return True
+    with open(one, "rb") as first, open(other, "rb") as second:
+        chunks = zip_longest(iter(partial(first.read, _CHUNK), b""), iter(partial(second.read, _CHUNK), b""))
+        return all(ours == theirs for ours, theirs in chunks)
 
 
 def same_content(backup_path: str, live: sqlite3.Connection) -> bool:

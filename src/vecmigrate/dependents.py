@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
+from vecmigrate import unknown_sql
 from vecmigrate.catalog import Object, is_sqlite, objects, quoted, schema_copy
 from vecmigrate.errors import NotOursError
 from vecmigrate.schema import OURS
@@ -133,6 +134,7 @@ def rehearse(connection: Connection, change: Callable[[Connection], None]) -> No
     Read-only on the database itself. Raises NotOursError. A change that does not run on empty tables
     proves nothing here; the survey after the real change decides then, before the commit.
     """
+    unknown_sql.require_apart(connection)
     with schema_copy(connection) as copy:
         if copy is None:
             return

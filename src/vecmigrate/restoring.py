@@ -12,12 +12,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
-from vecmigrate import backups, errors, sqlite_files
-from vecmigrate.aside import alone_with, exchange, made_way, may_be_written
+from vecmigrate import backups, damaged_bytes, errors, soundness, sqlite_files
+from vecmigrate.aside import alone_with, exchange, forget_copies, made_way
 from vecmigrate.causes import described
-from vecmigrate.diagnosis import is_writable, unwritable
+from vecmigrate.diagnosis import diagnosed, is_writable, unwritable
 from vecmigrate.manifests import Backup, aside_step, command
-from vecmigrate.verification import NO_ACCESS, is_damaged
+from vecmigrate.shell import quoted
+from vecmigrate.verification import is_damaged
 
 __all__ = ["Carry", "Restored", "restore"]
 
@@ -30,10 +31,14 @@ _PAGES = 64
 
 @dataclass(frozen=True, kw_only=True)
 class Restored:
-    """What was kept of the old state: a backup, or where the damaged file (or its leftovers) went."""
+    """What was kept of the old state: a backup, or where the damaged file (or its leftovers) went.
+
+    ``bytes_in`` is where the bytes of a damaged file were saved before that, in the folder of the backups.
+    """
 
     saved: Backup | None
     moved_aside: str | None
+    bytes_in: str | None = None
 
 
 def restore(
@@ -54,7 +59,8 @@ def restore(
     rest. No commit fits between saving and replacing. The journal mode of a live database stays; beside
     readers only WAL mode can be restored, the wait for others is at most *timeout* seconds.
 
-    A missing or empty database is created, a damaged one moved aside with its sidecars. Raises BackupError
+    A missing database is built beside its place and linked into it, whole or not at all. A damaged one is moved
+    aside with its sidecars, once its bytes are saved in *folder*. Raises BackupError
     (the backup is unusable or of another database), LockTimeoutError, DatabaseUnusableError and
     RunFailedError with the database as it was, RestoreFailedError where that is not certain.
     """
@@ -73,7 +79,7 @@ class _Restoration:
     """One restore under way.
 
     ``work`` is the private copy of the backup; ``saved`` and ``schema_version``, of the old state, are known
-    once the database is locked. ``is_refused``: SQLite does not write the file, which the system lets us write.
+    once the database is locked. ``bytes_in`` tells where those of a damaged file are saved.
     """
 
     path: str
@@ -85,7 +91,7 @@ class _Restoration:
     work: str = ""
     saved: Backup | None = None
     schema_version: int | None = None
-    is_refused: bool = False
+    bytes_in: str | None = None
 
     def __post_init__(self) -> None:
         self.deadline = time.monotonic() + self.timeout
@@ -103,11 +109,12 @@ class _Restoration:
         return backups.scratch(folder, self.backup.database_id, self.path)
 
     def _lost_its_copy(self, error: Exception) -> bool:
-        """Tell whether another run took a private copy for that of a killed one, and there is time to begin anew.
+        """Tell whether another run took a private copy for that of a killed one, or was first to make the database.
 
+        Where there is time, the restore begins anew.
         Whoever holds the lock removes temporary files, so this ends once the lock is ours.
         """
-        is_gone = isinstance(error, FileNotFoundError) or not os.path.lexists(self.work)
+        is_gone = isinstance(error, FileNotFoundError | FileExistsError) or not os.path.lexists(self.work)
         return self.saved is None and is_gone and time.monotonic() < self.deadline
 
     def _attempt(self, now: datetime) -> Restored:
@@ -115,15 +122,8 @@ class _Restoration:
         backups.check_size(self.backup)
         backups.check_room(self.folder, self.backup.bytes, database=self.path)
         backups.copy_verified(self.backup, self.work)
-        moved_aside = None
-        if self._is_absent():
-            with made_way(self.path, now) as moved_aside:
-                self._replace()
-        elif self._is_damaged():
-            moved_aside = self._exchange(now)
-        else:
-            moved_aside = self._replace_or_exchange(now)
-        return Restored(saved=self.saved, moved_aside=moved_aside)
+        moved_aside = self._create(now) if self._is_absent() else self._replace_or_exchange(now)
+        return Restored(saved=self.saved, moved_aside=moved_aside, bytes_in=self.bytes_in)
 
     def _is_absent(self) -> bool:
         """Tell whether there is no file, or an empty one. Raises DatabaseUnusableError for what cannot be written."""
@@ -138,20 +138,47 @@ class _Restoration:
             raise self._unusable("it is read-only, or in a read-only folder")
         return status.st_size == 0
 
+    def _create(self, now: datetime) -> str | None:
+        """Make a missing database, whole or not at all, or fill an empty file; return where stale sidecars went."""
+        with made_way(self.path, now) as moved_aside:
+            if os.path.lexists(self.path):
+                self._replace()
+                return moved_aside
+            with self._completed() as copy:
+                if not sqlite_files.rename_to_new(copy, self.path):
+                    raise FileExistsError(errno.EEXIST, "another program has made it meanwhile", self.path)
+            self._clean()
+        return moved_aside
+
     def _replace_or_exchange(self, now: datetime) -> str | None:
-        try:
-            self._replace()
-        except sqlite3.OperationalError as error:
-            # Its header is that of a newer SQLite, or damaged: this one only reads it.
-            is_plain = getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_READONLY
-            if not is_plain or self.schema_version is not None or not may_be_written(self.path):
-                raise
-            self.is_refused = True
+        if self._is_damaged():
             return self._exchange(now)
+        self._replace()
         return None
 
     def _is_damaged(self) -> bool:
-        return self.is_refused or is_damaged(self.path, self.deadline)
+        # SQLite only reads a file whose header names an unknown format, and calls it no damage.
+        return soundness.has_spoiled_format(self.path) or is_damaged(self.path, self.deadline)
+
+    @contextlib.contextmanager
+    def _completed(self) -> Iterator[str]:
+        """Give a file beside the database that is all that the database is to be."""
+        folder = str(Path(self.path).parent)
+        backups.check_room(folder, self.backup.bytes, database=self.path)
+        if self.carry:
+            self._carry_over(self.carry, None)
+        with self._scratch(folder) as copy:
+            with contextlib.closing(sqlite_files.connect(self.work)) as work:
+                sqlite_files.copy_pages(work, copy, deadline=self.deadline)
+            if self.backup.journal_mode == "wal":
+                sqlite_files.set_wal(copy)
+            sqlite_files.sync(copy)
+            yield copy
+
+    def _clean(self) -> None:
+        """Remove what killed runs left; call it where those that are alive notice that theirs is gone."""
+        for folder in (self.folder, str(Path(self.path).parent)):
+            backups.clean_temporary(folder, self.path, but=self.work)
 
     def _connect(self) -> sqlite3.Connection:
         return sqlite_files.connect(self.path)
@@ -160,27 +187,17 @@ class _Restoration:
         return sqlite_files.patiently(action, self.deadline)
 
     def _exchange(self, now: datetime) -> str | None:
-        """Put a complete copy in the place of a damaged file; return where that one went."""
-        folder = str(Path(self.path).parent)
-        backups.check_room(folder, self.backup.bytes, database=self.path)
+        """Put a complete copy in the place of a damaged file, whose bytes are saved; return where that one went."""
         with alone_with(self.path, self.deadline) as is_still_there:
             if is_still_there and self._is_damaged():
-                if self.carry:
-                    self._carry_over(self.carry, None)
-                with self._scratch(folder) as copy:
-                    self._complete(copy)
+                self._clean()
+                forget_copies(self.path)
+                self.bytes_in = self.bytes_in or damaged_bytes.save(self.path, self.folder, self.backup.database_id)
+                with self._completed() as copy:
                     return exchange(copy, self.path, now)
         # Another restore has mended it meanwhile.
         self._replace()
         return None
-
-    def _complete(self, copy: str) -> None:
-        """Make the empty file *copy* all that the database is to be."""
-        with contextlib.closing(sqlite_files.connect(self.work)) as work:
-            sqlite_files.copy_pages(work, copy, deadline=self.deadline)
-        if self.backup.journal_mode == "wal":
-            sqlite_files.set_wal(copy)
-        sqlite_files.sync(copy)
 
     def _replace(self) -> None:
         with contextlib.closing(self._connect()) as live:
@@ -239,7 +256,7 @@ class _Restoration:
         """Save the present state and carry over what has to survive, while the live database is locked."""
         if not os.path.lexists(self.work):
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), self.work)
-        backups.clean_temporary(self.folder, self.path, but=self.work)
+        self._clean()
         old = live if sqlite_files.content_size(live) else None
         if old:
             inside = sqlite_files.identity(old)
@@ -301,9 +318,10 @@ class _Restoration:
                 "seconds. Nothing was changed.",
                 next_step="stop the programs that use it, then: " + self._again(),
             )
-        is_access = isinstance(error, OSError) or sqlite_files.result_code(error) in NO_ACCESS
-        if is_access and self.schema_version is None:
-            return self._unusable(described(error), place=getattr(error, "filename", None))
+        if self.schema_version is None and isinstance(error, OSError):
+            return self._unusable(described(error), place=error.filename)
+        if self.schema_version is None:
+            return diagnosed(error, path=self.path, shown=self.path, option=f"--db-path {quoted(self.path)}")
         saved = self.saved.path if self.saved else None
         if self._is_as_before():
             return errors.RunFailedError(
@@ -322,7 +340,7 @@ class _Restoration:
             return True
         try:
             with contextlib.closing(self._connect()) as live:
-                return sqlite_files.pragma(live, "schema_version") == self.schema_version and not sqlite_files.problems(
+                return sqlite_files.pragma(live, "schema_version") == self.schema_version and not soundness.problems(
                     live
                 )
         except sqlite3.Error:

@@ -28,13 +28,14 @@ __all__ = [
     "identity",
     "interruption",
     "is_busy",
-    "is_damage",
+    "is_of_content",
+    "is_of_unknown_sql",
     "last_status",
     "new_file",
     "open_closed_file",
+    "passes_over_sql",
     "patiently",
     "pragma",
-    "problems",
     "rename_to_new",
     "result_code",
     "set_wal",
@@ -60,8 +61,7 @@ _OUTSIDE_THE_FILE = _BUSY | {
     sqlite3.SQLITE_PROTOCOL,
     sqlite3.SQLITE_READONLY,
 }
-# quick_check also reports rows that break a constraint, which says nothing about the file.
-_ROW_FINDING = re.compile(rb"(CHECK constraint failed|(NULL|NUMERIC|TEXT|non-\w+) value) in ")
+_OF_SQL = re.compile(r"malformed database schema \(.*\) - (?!invalid rootpage|orphan index|.*is malformed)", re.DOTALL)
 _PROGRESS_STEPS = 50_000
 _T = TypeVar("_T")
 
@@ -76,9 +76,25 @@ class Connection(sqlite3.Connection):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.raised: list[BaseException] = []
+        self.passes_over_sql = False
         handlers = _run_handlers(self.raised)
         next(handlers)
         self.set_progress_handler(handlers.__next__, _PROGRESS_STEPS)
+
+    def execute(self, sql: str, *parameters: Any) -> sqlite3.Cursor:
+        """Run a statement; what SQL of the schema this SQLite does not know is passed over from then on.
+
+        SQLite would say of the whole file that it is malformed, though no page of it is.
+        """
+        try:
+            return super().execute(sql, *parameters)
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
+            if self.passes_over_sql or not is_of_unknown_sql(error):
+                raise
+        self.passes_over_sql = True
+        # It lets SQLite go on after an object that it cannot read: https://sqlite.org/pragma.html#pragma_writable_schema
+        super().execute("PRAGMA writable_schema = ON")
+        return super().execute(sql, *parameters)
 
 
 def _run_handlers(raised: list[BaseException]) -> Iterator[int]:
@@ -121,9 +137,22 @@ def is_busy(error: BaseException) -> bool:
     return result_code(error) in _BUSY
 
 
-def is_damage(error: sqlite3.Error) -> bool:
-    """Tell whether *error*, met while only reading, lies in the file and not in access to it."""
+def is_of_content(error: sqlite3.Error) -> bool:
+    """Tell whether *error*, met while only reading, lies in what the file holds and not in access to it."""
     return result_code(error) not in _OUTSIDE_THE_FILE
+
+
+def is_of_unknown_sql(error: BaseException) -> bool:
+    """Tell whether SQLite calls a schema malformed only because it does not know the SQL of an object in it."""
+    if isinstance(error, UnicodeDecodeError):
+        # It quotes the schema in what it says of it, and Python cannot read that.
+        return True
+    return result_code(error) == sqlite3.SQLITE_CORRUPT and _OF_SQL.match(str(error)) is not None
+
+
+def passes_over_sql(connection: object) -> bool:
+    """Tell whether the schema holds objects whose SQL this SQLite does not know, once it was read."""
+    return isinstance(connection, Connection) and connection.passes_over_sql
 
 
 def result_code(error: BaseException) -> int:
@@ -197,23 +226,6 @@ def content_size(connection: sqlite3.Connection) -> int:
 def pragma(connection: sqlite3.Connection, name: str) -> Any:
     """Return the present value of a setting."""
     return connection.execute(f"PRAGMA {name}").fetchone()[0]
-
-
-def problems(connection: sqlite3.Connection) -> list[str]:
-    """Return what ``quick_check`` says of the file, without rows that merely break a CHECK or NOT NULL."""
-    connection.text_factory = bytes
-    try:
-        lines = [line for (line,) in connection.execute("PRAGMA quick_check(10000)")]
-    except sqlite3.OperationalError as error:
-        if (raised := interruption(connection, error)) is not None:
-            raise raised from None
-        raise
-    except UnicodeDecodeError:
-        # SQLite quotes the schema in what it says of it, and Python cannot read that.
-        return ["the schema is not UTF-8"]
-    finally:
-        connection.text_factory = str
-    return [line.decode(errors="replace") for line in lines if line != b"ok" and not _ROW_FINDING.match(line)]
 
 
 @dataclass(frozen=True)
