@@ -31,9 +31,13 @@ ABOUT_SQLITE_FILES = {
     "boot",
     "carrying",
     "comparison",
+    "diagnosis",
     "manifests",
+    "restore_errors",
     "restoring",
+    "soundness",
     "sqlite_files",
+    "unknown_sql",
     "verification",
 }
 DIALECTS = ("sqlite", "postgresql", "postgres", "psycopg")

@@ -65,7 +65,7 @@ one_thread_in_memory = ThreadLock()
 def lock_sqlite(name: str, connection: Connection, timeout: float) -> None:
     _retry_while_busy(connection, "BEGIN IMMEDIATE", timeout, name)
     driver: Any = connection.connection.driver_connection
-    # The first look at the schema, in which the driver may have to pass over SQL that it does not know.
+    # The first look at the schema: a damaged one is told before anything else is done.
     driver.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone()
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import logging
 import os
 import sqlite3
 import stat
@@ -12,18 +13,22 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
-from vecmigrate import backups, damaged_bytes, errors, soundness, sqlite_files
+from vecmigrate import backups, damaged_bytes, soundness, sqlite_files
 from vecmigrate.aside import alone_with, exchange, forget_copies, made_way
 from vecmigrate.causes import described
-from vecmigrate.diagnosis import diagnosed, is_writable, unwritable
-from vecmigrate.manifests import Backup, aside_step, command
-from vecmigrate.shell import quoted
+from vecmigrate.comparison import same_content
+from vecmigrate.diagnosis import is_writable
+from vecmigrate.errors import BackupError
+from vecmigrate.manifests import Backup
+from vecmigrate.restore_errors import RestoreErrors
 from vecmigrate.verification import is_damaged
 
 __all__ = ["Carry", "Restored", "restore"]
 
 Carry = Callable[[sqlite3.Connection | None, sqlite3.Connection, Backup | None], None]
 """Called with the old state, the new one and the backup just taken of the old; see ``restore``."""
+
+log = logging.getLogger("vecmigrate")
 
 _T = TypeVar("_T")
 _PAGES = 64
@@ -95,15 +100,34 @@ class _Restoration:
 
     def __post_init__(self) -> None:
         self.deadline = time.monotonic() + self.timeout
+        self.told = RestoreErrors(path=self.path, backup=self.backup, folder=self.folder, timeout=self.timeout)
 
     def run(self, now: datetime) -> Restored:
-        while True:
-            with self._explained(), self._scratch(self.folder) as self.work:
-                try:
-                    return self._attempt(now)
-                except (sqlite3.Error, OSError, errors.BackupError) as error:
-                    if not self._lost_its_copy(error):
-                        raise
+        try:
+            while True:
+                with self._scratch(self.folder) as self.work:
+                    try:
+                        return self._attempt(now)
+                    except (sqlite3.Error, OSError, BackupError) as error:
+                        if self._has_arrived(error):
+                            return Restored(saved=self.saved, moved_aside=None)
+                        if not self._lost_its_copy(error):
+                            raise
+        except (sqlite3.Error, OSError) as error:
+            raise self.told.outcome(error, saved=self.saved, schema_version=self.schema_version) from error
+
+    def _has_arrived(self, error: Exception) -> bool:
+        """Tell whether all of the new state is in the database, though the last step of writing it said otherwise."""
+        if self.schema_version is None:
+            return False
+        try:
+            with contextlib.closing(self._connect()) as live:
+                has_arrived = same_content(self.work, live, ignored=frozenset())
+        except (sqlite3.Error, OSError):
+            return False
+        if has_arrived:
+            log.warning("%s is restored. What came after that failed: %s", self.path, described(error))
+        return has_arrived
 
     def _scratch(self, folder: str) -> contextlib.AbstractContextManager[str]:
         return backups.scratch(folder, self.backup.database_id, self.path)
@@ -132,10 +156,10 @@ class _Restoration:
         except FileNotFoundError:
             return True
         if not stat.S_ISREG(status.st_mode):
-            raise self._unusable("it is not a file")
+            raise self.told.unusable("it is not a file")
         if not is_writable(self.path):
             # SQLite would open it all the same, and give a WAL database sidecars that stay read-only.
-            raise self._unusable("it is read-only, or in a read-only folder")
+            raise self.told.unusable("it is read-only, or in a read-only folder")
         return status.st_size == 0
 
     def _create(self, now: datetime) -> str | None:
@@ -260,7 +284,7 @@ class _Restoration:
         old = live if sqlite_files.content_size(live) else None
         if old:
             inside = sqlite_files.identity(old)
-            self._refuse_foreign(inside.database_id)
+            self.told.refuse_foreign(inside.database_id)
             self.schema_version = int(sqlite_files.pragma(old, "schema_version"))
             self.saved = self._save(old, inside)
         if self.carry:
@@ -296,63 +320,3 @@ class _Restoration:
             if old:
                 old.execute("PRAGMA query_only=OFF")
             new.execute("COMMIT")
-
-    def _refuse_foreign(self, database_id: str | None) -> None:
-        if database_id not in {None, self.backup.database_id}:
-            raise errors.BackupError(
-                f"{self.backup.name} is a backup of another database than {self.path}. Nothing was changed.",
-                next_step=aside_step(self.path, "restore", self.backup.name),
-            )
-
-    @contextlib.contextmanager
-    def _explained(self) -> Iterator[None]:
-        try:
-            yield
-        except (sqlite3.Error, OSError) as error:
-            raise self._outcome(error) from error
-
-    def _outcome(self, error: sqlite3.Error | OSError) -> Exception:
-        if sqlite_files.is_busy(error) or isinstance(error, BlockingIOError):
-            return errors.LockTimeoutError(
-                f"{self.path} is in use: somebody kept reading or writing it for more than {self.timeout:g} "
-                "seconds. Nothing was changed.",
-                next_step="stop the programs that use it, then: " + self._again(),
-            )
-        if self.schema_version is None and isinstance(error, OSError):
-            return self._unusable(described(error), place=error.filename)
-        if self.schema_version is None:
-            return diagnosed(error, path=self.path, shown=self.path, option=f"--db-path {quoted(self.path)}")
-        saved = self.saved.path if self.saved else None
-        if self._is_as_before():
-            return errors.RunFailedError(
-                f"Restoring {self.path} failed: {described(error)}. The database is as it was.",
-                next_step="mend the cause, then: " + self._again(),
-                backup=saved,
-            )
-        return errors.RestoreFailedError(
-            f"Restoring {self.path} failed half-way: {described(error)}. Its state before is saved in {saved}.",
-            next_step="stop the programs that use it, then: " + self._again(),
-            backup=saved,
-        )
-
-    def _is_as_before(self) -> bool:
-        if self.schema_version is None:
-            return True
-        try:
-            with contextlib.closing(self._connect()) as live:
-                return sqlite_files.pragma(live, "schema_version") == self.schema_version and not soundness.problems(
-                    live
-                )
-        except sqlite3.Error:
-            return False
-
-    def _unusable(self, reason: str, *, place: str | None = None) -> errors.DatabaseUnusableError:
-        is_in_folder = place is not None and Path(place).parent == Path(self.folder).absolute()
-        what = self.folder if is_in_folder else unwritable(self.path)
-        return errors.DatabaseUnusableError(
-            f"{self.path} cannot be restored: {reason}. Nothing was changed.",
-            next_step=f"make {what} readable and writable, then: {self._again()}",
-        )
-
-    def _again(self) -> str:
-        return command(self.path, "restore", self.backup.name)

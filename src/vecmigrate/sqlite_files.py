@@ -62,6 +62,8 @@ _OUTSIDE_THE_FILE = _BUSY | {
     sqlite3.SQLITE_READONLY,
 }
 _OF_SQL = re.compile(r"malformed database schema \(.*\) - (?!invalid rootpage|orphan index|.*is malformed)", re.DOTALL)
+# A rename reads the SQL of every object there is, also of those that it does not touch.
+_LACK_IN_RENAME = re.compile(r"error in \w+ .* after rename: (no such (collation sequence|function)|unknown function)")
 _PROGRESS_STEPS = 50_000
 _T = TypeVar("_T")
 
@@ -81,20 +83,37 @@ class Connection(sqlite3.Connection):
         next(handlers)
         self.set_progress_handler(handlers.__next__, _PROGRESS_STEPS)
 
-    def execute(self, sql: str, *parameters: Any) -> sqlite3.Cursor:
-        """Run a statement; what SQL of the schema this SQLite does not know is passed over from then on.
+    def cursor(self, factory: Any = None) -> Any:
+        return super().cursor(factory or _Cursor)
 
-        SQLite would say of the whole file that it is malformed, though no page of it is.
-        """
+    def execute(self, sql: str, parameters: Any = ()) -> sqlite3.Cursor:
+        # sqlite3 itself would not come by the method of the cursor.
+        cursor: sqlite3.Cursor = self.cursor().execute(sql, parameters)
+        return cursor
+
+
+class _Cursor(sqlite3.Cursor):
+    """Passes over what of a schema this SQLite does not know, of which it would say that the file is malformed.
+
+    So does ``PRAGMA writable_schema``, in a rename too: https://sqlite.org/pragma.html#pragma_writable_schema
+    """
+
+    connection: Connection
+
+    def execute(self, sql: str, parameters: Any = ()) -> "_Cursor":
         try:
-            return super().execute(sql, *parameters)
+            return super().execute(sql, parameters)
         except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
-            if self.passes_over_sql or not is_of_unknown_sql(error):
+            is_rename = _LACK_IN_RENAME.match(str(error)) is not None
+            if self.connection.passes_over_sql or not (is_rename or is_of_unknown_sql(error)):
                 raise
-        self.passes_over_sql = True
-        # It lets SQLite go on after an object that it cannot read: https://sqlite.org/pragma.html#pragma_writable_schema
         super().execute("PRAGMA writable_schema = ON")
-        return super().execute(sql, *parameters)
+        self.connection.passes_over_sql = not is_rename
+        try:
+            return super().execute(sql, parameters)
+        finally:
+            if is_rename:
+                super().execute("PRAGMA writable_schema = OFF")
 
 
 def _run_handlers(raised: list[BaseException]) -> Iterator[int]:
