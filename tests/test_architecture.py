@@ -36,6 +36,7 @@ ABOUT_SQLITE_FILES = {
     "restore_errors",
     "restoring",
     "soundness",
+    "sqlite_driver",
     "sqlite_files",
     "unknown_sql",
     "verification",

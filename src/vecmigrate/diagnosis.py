@@ -6,7 +6,7 @@ import sqlite3
 
 from sqlalchemy.exc import DBAPIError
 
-from vecmigrate import soundness, sqlite_files
+from vecmigrate import soundness, sqlite_driver
 from vecmigrate.errors import DatabaseUnusableError
 from vecmigrate.sqlite_files import SIDECARS
 
@@ -80,9 +80,9 @@ def _foreign(path: str, cause: BaseException, option: str) -> tuple[str, str] | 
             f"vecmigrate {option} backup list, then: vecmigrate {option} restore NAME",
         )
     newer = soundness.newer_writer(path)
-    if newer and (soundness.has_unknown_format(path) or sqlite_files.is_of_unknown_sql(cause)):
+    if newer and (soundness.has_unknown_format(path) or sqlite_driver.is_of_unknown_sql(cause)):
         return f"was made by SQLite {newer}, newer than this one ({sqlite3.sqlite_version})", upgrade
-    if sqlite_files.is_of_unknown_sql(cause):
+    if sqlite_driver.is_of_unknown_sql(cause):
         return f"has a schema with SQL that this SQLite ({sqlite3.sqlite_version}) does not know", upgrade
     return None
 

@@ -13,7 +13,7 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.pool import NullPool
 
-from vecmigrate import soundness, sqlite_files, urls
+from vecmigrate import soundness, sqlite_driver, sqlite_files, urls
 from vecmigrate.causes import told
 from vecmigrate.diagnosis import diagnosed, is_writable, widowed
 from vecmigrate.errors import ConfigurationError, DatabaseUnusableError
@@ -261,7 +261,7 @@ def _connect_sqlite(database: Database, *, read_only: bool) -> sqlite3.Connectio
     else:
         target = f"file:{quote(database.path)}?mode=rwc"
     connection = sqlite3.connect(
-        target, uri=True, timeout=0, isolation_level=None, check_same_thread=False, factory=sqlite_files.Connection
+        target, uri=True, timeout=0, isolation_level=None, check_same_thread=False, factory=sqlite_driver.Connection
     )
     connection.execute("PRAGMA foreign_keys = OFF")
     if read_only:

@@ -8,8 +8,8 @@ import re
 import sqlite3
 from dataclasses import dataclass
 
-from vecmigrate import sqlite_files
-from vecmigrate.sqlite_files import interruption, result_code
+from vecmigrate import sqlite_driver
+from vecmigrate.sqlite_driver import interruption, result_code
 
 __all__ = ["Lack", "has_spoiled_format", "has_unknown_format", "is_damage", "lack", "newer_writer", "problems"]
 
@@ -54,7 +54,7 @@ def is_damage(error: BaseException) -> bool:
     code = result_code(error)
     if code == sqlite3.SQLITE_NOTADB:
         return True
-    return code == sqlite3.SQLITE_CORRUPT and not sqlite_files.is_of_unknown_sql(error)
+    return code == sqlite3.SQLITE_CORRUPT and not sqlite_driver.is_of_unknown_sql(error)
 
 
 def problems(connection: sqlite3.Connection) -> list[str]:
@@ -72,7 +72,7 @@ def problems(connection: sqlite3.Connection) -> list[str]:
         for each in lent:
             _take_back(connection, each)
     found = [line for line in lines if line != b"ok" and not _ROW_FINDING.match(line)]
-    if sqlite_files.passes_over_sql(connection):
+    if sqlite_driver.passes_over_sql(connection):
         found = [line for line in found if not _UNUSED.match(line)]
     return [line.decode(errors="replace") for line in found]
 
@@ -81,7 +81,7 @@ def _findings(connection: sqlite3.Connection, lent: list[Lack]) -> list[bytes]:
     while True:
         try:
             connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone()
-            most = _ALL if sqlite_files.passes_over_sql(connection) else _MANY
+            most = _ALL if sqlite_driver.passes_over_sql(connection) else _MANY
             return [line for (line,) in connection.execute(f"PRAGMA quick_check({most})")]
         except sqlite3.OperationalError as error:
             if (raised := interruption(connection, error)) is not None:

@@ -5,7 +5,7 @@ import sqlite3
 
 from sqlalchemy import Connection
 
-from vecmigrate import sqlite_files
+from vecmigrate import sqlite_driver
 from vecmigrate.catalog import Object, objects, schema_copy
 from vecmigrate.errors import NotOursError
 from vecmigrate.schema import metadata, tool_metadata
@@ -18,7 +18,7 @@ def require_apart(connection: Connection) -> None:
 
     The others are left alone: what a newer SQLite made of the service's own tables is no business of a run.
     """
-    if not sqlite_files.passes_over_sql(connection.connection.driver_connection):
+    if not sqlite_driver.passes_over_sql(connection.connection.driver_connection):
         return
     names = "|".join(re.escape(name) for name in (*metadata.tables, *tool_metadata.tables))
     ours = re.compile(rf"\b({names})\b", re.IGNORECASE)

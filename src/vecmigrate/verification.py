@@ -6,7 +6,7 @@ import shutil
 import sqlite3
 from pathlib import Path
 
-from vecmigrate import soundness, sqlite_files
+from vecmigrate import soundness, sqlite_driver, sqlite_files
 from vecmigrate.causes import described
 from vecmigrate.errors import BackupError
 from vecmigrate.manifests import Backup, command
@@ -121,7 +121,7 @@ def is_damaged(database: str, deadline: float) -> bool:
     try:
         return _has_problems(database, "mode=ro", deadline)
     except sqlite3.Error as error:
-        if sqlite_files.result_code(error) not in NO_ACCESS:
+        if sqlite_driver.result_code(error) not in NO_ACCESS:
             raise
     # A hot journal has to be rolled back before anything can be read.
     return _has_problems(database, "mode=rw", deadline)
