@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from vecmigrate import adoption, backups, embeddings, history, meta, preserved
+from vecmigrate import adoption, backups, embeddings, history, lost, meta, preserved
 from vecmigrate.access import alembic_config, one_at_a_time
 from vecmigrate.archive import Archive
 from vecmigrate.engine import reading
@@ -48,16 +48,15 @@ class Overview(Archive):
         base: dict[str, Any] = {"database": str(self.database), "dialect": self.database.dialect, "head": known.head}
         if self.database.is_absent():
             self.require_folder()
-            last = self._last_backup(None)
-            note = f"There are backups of it. Next: vecmigrate {self.database.option} backup list, then restore NAME"
+            left = lost.last_of_another(self.backup_folder(), self.database.path or "")
             return Status(
                 **base,
                 state="absent",
                 revision=None,
                 app_version=None,
                 pending=list(known.ids),
-                last_backup=last,
-                notes=[note] if last else [],
+                last_backup=self._last_backup(None),
+                notes=[f"There are backups of a database that was here. Next: {lost.restoring(left)}"] if left else [],
             )
         with self._looking() as connection:
             database_id = meta.read(connection).get("database_id")
@@ -70,9 +69,15 @@ class Overview(Archive):
 
     @contextmanager
     def _looking(self) -> Iterator[Connection]:
+        self._require_not_lost()
         with reading(self.database, timeout=self.settings.lock_timeout) as connection:
             adoption.require_own_tables(connection)
             yield connection
+
+    def _require_not_lost(self) -> None:
+        """Name the backups where the database is gone: to make an empty one would be the wrong advice."""
+        if self.database.path and self.database.is_absent():
+            lost.require_none(self.backup_folder(), self.database.path)
 
     def _status_of(self, connection: Connection, known: Revisions, base: dict[str, Any]) -> Status:
         notes: list[str] = []

@@ -9,7 +9,7 @@ from alembic.runtime.migration import MigrationStep, StampStep
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection
 
-from vecmigrate import adoption, backups, history, manifests, meta, preserved, records
+from vecmigrate import adoption, backups, history, lost, manifests, meta, preserved, records
 from vecmigrate.catalog import has_content
 from vecmigrate.causes import described
 from vecmigrate.dependents import Survey, rehearse
@@ -174,11 +174,16 @@ class Run:
         require_no_loss(connection, self.database)
 
     def _identity(self, connection: Connection) -> str:
-        known = meta.read(connection).get("database_id")
-        if known is None and self.database.path:
-            folder = self.settings.backup_folder(self.database.path)
-            known = manifests.recorded_id(folder, database_path=self.database.path)
-        return known or meta.new_database_id()
+        known, path = meta.read(connection).get("database_id"), self.database.path
+        if known is not None or path is None:
+            return known or meta.new_database_id()
+        folder = self.settings.backup_folder(path)
+        if not self.report.created:
+            known = manifests.id_before_first_run(folder, database_path=path)
+        given = known or meta.new_database_id()
+        if note := lost.note_on_another(folder, path, database_id=given, is_new=self.report.created):
+            self.report.warn(note)
+        return given
 
     def _back_up(self, connection: Connection) -> tuple[str | None, bool]:
         if self.database.path is None and self.database.is_sqlite:
