@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from vecmigrate import backups, history, lost, manifests, meta, records, restoring
+from vecmigrate import backups, bystanders, history, lost, manifests, meta, records, restoring
 from vecmigrate.access import Access, one_at_a_time
 from vecmigrate.carrying import carry_over, restored
 from vecmigrate.catalog import has_content
@@ -179,12 +179,14 @@ class Archive(Access):
         marker, has_begun = _marker(backup, known), False
 
         def carry(old: sqlite3.Connection | None, new: sqlite3.Connection, saved: manifests.Backup | None) -> None:
-            nonlocal has_begun
+            nonlocal marker, has_begun
             has_begun = True
-            replace(marker, backup=saved.path if saved else None).write(path)
+            marker = replace(marker, backup=saved.path if saved else None)
+            marker.write(path)
             note = carry_over(old, new, saved, backup=backup, known=known, run_id=marker.run_id)
             report.notes += [note] if note else []
 
+        bystanders.require_none_in(backup)
         with one_at_a_time:
             records.settle_if_readable(self.database, self.settings)
             try:

@@ -8,7 +8,7 @@ from typing import Any
 from alembic import command
 from alembic.util import CommandError
 
-from vecmigrate import adoption, history, lost, meta, records
+from vecmigrate import adoption, bystanders, history, lost, meta, records
 from vecmigrate.access import alembic_config, one_at_a_time
 from vecmigrate.engine import translated, writing
 from vecmigrate.errors import AheadError, ConfigurationError, RunFailedError, TargetError, VecmigrateError
@@ -175,6 +175,7 @@ class Migrator(Overview):
             lock = writing(self.database, lock_timeout=self.settings.lock_timeout)
             with translated(self.database), lock as connection:
                 adoption.require_own_tables(connection)
+                bystanders.require_none(connection)
                 count = history.clear(connection)
         path = self.database.path
         # One that could not be written last time still tells of what was forgotten then.

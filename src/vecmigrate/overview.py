@@ -48,7 +48,6 @@ class Overview(Archive):
         base: dict[str, Any] = {"database": str(self.database), "dialect": self.database.dialect, "head": known.head}
         if self.database.is_absent():
             self.require_folder()
-            left = lost.last_of_another(self.backup_folder(), self.database.path or "")
             return Status(
                 **base,
                 state="absent",
@@ -56,7 +55,7 @@ class Overview(Archive):
                 app_version=None,
                 pending=list(known.ids),
                 last_backup=self._last_backup(None),
-                notes=[f"There are backups of a database that was here. Next: {lost.restoring(left)}"] if left else [],
+                notes=self._losses(),
             )
         with self._looking() as connection:
             database_id = meta.read(connection).get("database_id")
@@ -66,6 +65,14 @@ class Overview(Archive):
             return replace(found, last_backup=self._last_backup(database_id))
         except BackupError as error:
             return replace(found, notes=[*found.notes, error.message])
+
+    def _losses(self) -> list[str]:
+        """Return what to tell of an absent database that backups are left of."""
+        path, folder = self._file(), self.backup_folder()
+        if left := lost.last_of_another(folder, path):
+            return [f"There are backups of a database that was here. Next: {lost.restoring(left)}"]
+        listed = f"vecmigrate {self.database.option} backup list"
+        return [f"There are backups of it, none of them sound. Next: {listed}"] if self.list_backups() else []
 
     @contextmanager
     def _looking(self) -> Iterator[Connection]:

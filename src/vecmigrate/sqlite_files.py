@@ -41,6 +41,7 @@ __all__ = [
     "size",
     "sync",
     "sync_folder",
+    "triggers_like",
     "until",
 ]
 
@@ -246,6 +247,16 @@ def last_status(connection: sqlite3.Connection) -> str | None:
     """Return how the newest attempt in the history ended, None if there is none. Read-only."""
     query = "SELECT CAST(status AS TEXT) FROM vecmigrate_history ORDER BY id DESC LIMIT 1"
     return next(iter(_texts(connection, query)), None)
+
+
+def triggers_like(connection: sqlite3.Connection, prefix: str) -> list[tuple[str, str]]:
+    """Return the triggers, each with its table, on tables whose name begins so, in any case. Read-only."""
+    query = "SELECT name, tbl_name FROM sqlite_master WHERE type = 'trigger' AND lower(substr(tbl_name, 1, ?)) = ?"
+    connection.text_factory = lambda text: text.decode(errors="replace")
+    try:
+        return list(connection.execute(query, (len(prefix), prefix)))
+    finally:
+        connection.text_factory = str
 
 
 def _texts(connection: sqlite3.Connection, query: str) -> tuple[str, ...]:
