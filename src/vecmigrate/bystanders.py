@@ -9,12 +9,12 @@ from sqlalchemy import Connection
 from vecmigrate.catalog import triggers_on
 from vecmigrate.errors import NotOursError
 from vecmigrate.manifests import Backup, command
-from vecmigrate.sqlite_files import open_closed_file, triggers_like
+from vecmigrate.schema import VERSION_TABLE, tool_metadata
+from vecmigrate.sqlite_files import open_closed_file, triggers_of
 
 __all__ = ["require_none", "require_none_in"]
 
-_OWN = "vecmigrate_"
-"""How the name of every table of the tool itself begins."""
+_OWN = (VERSION_TABLE, *tool_metadata.tables)
 
 
 def require_none(connection: Connection) -> None:
@@ -31,7 +31,7 @@ def require_none_in(backup: Backup) -> None:
     found: Sequence[tuple[str, str]] = ()
     # The restore itself says what is wrong with a file that cannot be read.
     with suppress(sqlite3.Error), closing(open_closed_file(backup.path)) as connection:
-        found = triggers_like(connection, _OWN)
+        found = triggers_of(connection, _OWN)
     if found:
         raise NotOursError(
             f"The backup {backup.path} cannot be restored. {_listed(found)} Nothing was changed.",

@@ -1,7 +1,7 @@
 """What a database holds: its objects, copies of its schema, and the SQL of tables."""
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -13,7 +13,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from vecmigrate.engine import scratch
-from vecmigrate.sqlite_files import triggers_like
+from vecmigrate.sqlite_files import triggers_of
 
 __all__ = [
     "Object",
@@ -99,18 +99,18 @@ def objects(connection: Connection) -> list[Object]:
     return tables + [Object("view", name, name, "") for name in inspector.get_view_names()]
 
 
-def triggers_on(connection: Connection, prefix: str) -> list[tuple[str, str]]:
-    """Return the triggers (and rules of PostgreSQL), each with its table, on tables whose name begins so. Read-only."""
+def triggers_on(connection: Connection, tables: Sequence[str]) -> list[tuple[str, str]]:
+    """Return the triggers (and rules of PostgreSQL) on some tables, each with its table. Read-only."""
     if is_sqlite(connection):
         driver: Any = connection.connection.driver_connection
-        return triggers_like(driver, prefix)
+        return triggers_of(driver, tables)
     query = text(
         "SELECT found.name, c.relname FROM pg_class c JOIN ("
         "SELECT tgname AS name, tgrelid AS id FROM pg_trigger WHERE NOT tgisinternal "
         "UNION ALL SELECT rulename, ev_class FROM pg_rewrite) found ON found.id = c.oid "
-        "WHERE starts_with(c.relname, :prefix) AND c.relkind IN ('r', 'p') AND pg_table_is_visible(c.oid) ORDER BY 2, 1"
+        "WHERE c.relname = ANY(:tables) AND c.relkind IN ('r', 'p') AND pg_table_is_visible(c.oid) ORDER BY 2, 1"
     )
-    return [(row.name, row.relname) for row in connection.execute(query, {"prefix": prefix})]
+    return [(row.name, row.relname) for row in connection.execute(query, {"tables": list(tables)})]
 
 
 def table_names(connection: Connection) -> frozenset[str]:

@@ -15,6 +15,8 @@ __all__ = ["Survey", "rehearse"]
 _OUR_VIEW = "active_stores"
 _OUR_TABLES = OURS | {"stores"}
 """What foreign keys are watched: also the legacy table that revision 001 drops."""
+_OWN_PREFIX = "vecmigrate_"
+"""How tables begin that revisions make for themselves."""
 _REPLACED = frozenset({"vector_stores", "stores"})
 """What is built anew in another shape, with its own foreign keys."""
 
@@ -172,7 +174,9 @@ def _set_off(found: Iterable[Object], effects: Effects) -> Iterable[str]:
     """Yield the triggers that a change would set off, and that write to what is not ours."""
     tables = {each.name: each.table for each in found if each.type == "trigger"}
     for name, written in effects.of_triggers.items():
-        others = sorted(table for table in written if table.lower() not in _OUR_TABLES)
+        others = sorted(
+            table for table in written if table.lower() not in _OUR_TABLES and not table.startswith(_OWN_PREFIX)
+        )
         if others:
             on = f" on {tables[name]}" if name in tables else ""
             yield f"the trigger {name}{on}, which would run and write to {', '.join(others)}"
