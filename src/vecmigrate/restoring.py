@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
-from vecmigrate import backups, damaged_bytes, soundness, sqlite_files
+from vecmigrate import backups, damaged_bytes, series, soundness, sqlite_files
 from vecmigrate.aside import alone_with, exchange, forget_copies, made_way
 from vecmigrate.causes import described
 from vecmigrate.comparison import same_content
@@ -298,7 +298,10 @@ class _Restoration:
             known = backups.reusable(
                 self.folder, old, revision=inside.revision, database_id=database_id, database_path=self.path
             )
-        return known or backups.create(
+        return known or self._save_anew(old, inside, database_id)
+
+    def _save_anew(self, old: sqlite3.Connection, inside: sqlite_files.Identity, database_id: str) -> Backup:
+        saved = backups.create(
             self.path,
             self.folder,
             database_id=database_id,
@@ -308,6 +311,8 @@ class _Restoration:
             timeout=self.timeout,
             source=old,
         )
+        series.thin(self.folder, old, saved)
+        return saved
 
     def _carry_over(self, carry: Carry, old: sqlite3.Connection | None) -> None:
         # On a connection of its own: the copying one notices the change, and begins anew under its lock.
