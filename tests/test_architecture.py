@@ -32,16 +32,12 @@ ABOUT_SQLITE_FILES = {
     "bystanders",
     "carrying",
     "comparison",
-    "diagnosis",
     "effects",
     "manifests",
-    "restore_errors",
     "restoring",
     "series",
-    "soundness",
-    "sqlite_driver",
     "sqlite_files",
-    "unknown_sql",
+    "tools",
     "verification",
 }
 DIALECTS = ("sqlite", "postgresql", "postgres", "psycopg")

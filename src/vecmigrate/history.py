@@ -60,7 +60,7 @@ class Attempt:
     """One attempt at one revision, with the fields of mcp-vector-search's registry.
 
     ``status`` is success, failed, skipped, pending, running or interrupted, ``executed_at`` ISO 8601 in
-    UTC, ``direction`` upgrade, downgrade, stamp or restore.
+    UTC or empty where it is not known, ``direction`` upgrade, downgrade, stamp, restore or adopt.
     """
 
     migration_id: str
@@ -77,6 +77,8 @@ class Attempt:
     def entry(self) -> dict[str, Any]:
         """Return the entry of the mirror."""
         values = asdict(self)
+        # A registry that was taken over may not know when.
+        values["executed_at"] = self.executed_at or None
         named = {"revision": values.pop("revision"), "direction": values.pop("direction")}
         # Before and after: first in order, and never what somebody's metadata say they are.
         values["metadata"] = named | self.metadata | named
