@@ -20,6 +20,15 @@ depends_on = None
 BIG = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 SEED_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 
+ADOPTS = {
+    "vector_store_chunks": (
+        frozenset({"chunk_id", "vector_store_id", "file_path", "start_line", "end_line", "content"}),
+    ),
+    "embedding_models": (frozenset({"name", "dimensions", "state", "activated_at"}),),
+    "vector_store_embeddings": (frozenset({"model", "chunk_id", "vector"}),),
+}
+"""The shapes, told by their columns, of tables that may be there before the ladder."""
+
 
 def upgrade() -> None:
     present = set() if context.is_offline_mode() else _present()

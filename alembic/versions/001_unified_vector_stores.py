@@ -34,6 +34,21 @@ down_revision = "000"
 branch_labels = None
 depends_on = None
 
+LEGACY_COLUMNS = frozenset(
+    {"session_id", "vector_store_id", "provider", "expires_at", "protected", "created_at", "updated_at"}
+)
+UNIFIED_COLUMNS = frozenset(
+    {"vector_store_id", "name", "session_id", "provider", "provider_metadata", "is_protected", "is_active"}
+    | {"created_at", "expires_at", "updated_at", "document_count", "rollover_from"}
+)
+STORES_COLUMNS = frozenset({"store_id", "store_type", "doc_count", "created_at", "is_active"})
+
+ADOPTS = {"vector_stores": (LEGACY_COLUMNS, UNIFIED_COLUMNS), "stores": (STORES_COLUMNS,)}
+"""The shapes, told by their columns, of tables that may be there before the ladder."""
+
+ADOPTS_VIEWS = ("active_stores",)
+"""The views that belong to these tables."""
+
 Row = dict[str, Any]
 
 # Unix seconds outgrow PostgreSQL's INTEGER in 2038; SQLite's own holds 64 bits.

@@ -7,6 +7,7 @@ __all__ = [
     "BackupError",
     "ConfigurationError",
     "DatabaseUnusableError",
+    "EmbedderError",
     "InterruptedRunError",
     "LockTimeoutError",
     "NeedsPersonError",
@@ -60,6 +61,10 @@ class DatabaseUnusableError(VecmigrateError):
 
 class BackupError(VecmigrateError):
     """A backup could not be made, found or verified."""
+
+
+class EmbedderError(VecmigrateError):
+    """What turns texts into vectors cannot be had, or what it returns cannot be the vectors of the model."""
 
 
 class LockTimeoutError(VecmigrateError):

@@ -145,8 +145,11 @@ PRESERVED = Table(
     Column("converted", Text),
     Column("reason", Text, nullable=False),
     Column("preserved_at", Text, nullable=False),
+    Column("treatment", Text, nullable=False, server_default=text("'restore'")),
+    Column("memory", Text),
     CheckConstraint("landed IN (0, 1)", name="ck_vecmigrate_preserved_landed"),
     Index("idx_vecmigrate_preserved_target", "revision", "direction", "target_key"),
+    Index("idx_vecmigrate_preserved_kept", "revision", "direction", "source_table", "landed", "id"),
 )
 
 ADOPTED = Table(
