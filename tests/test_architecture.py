@@ -29,10 +29,13 @@ ABOUT_SQLITE_FILES = {
     "archive",
     "backups",
     "boot",
+    "bystanders",
     "carrying",
     "comparison",
+    "effects",
     "manifests",
     "restoring",
+    "series",
     "sqlite_files",
     "verification",
 }
