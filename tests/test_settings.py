@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import make_url
 
 from doors import ROOT, run_cli
-from ladder import NEXT, REVISIONS
+from ladder import HEAD, NEXT, REVISIONS
 from vecmigrate import settings
 from vecmigrate.errors import ConfigurationError
 from vecmigrate.settings import Settings, resolve
