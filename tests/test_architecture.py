@@ -15,7 +15,7 @@ ROOMS = sorted({path.relative_to(PACKAGE).parts[0].removesuffix(".py") for path 
 REVISIONS = sorted((ROOT / "alembic" / "versions").glob("*.py"))
 
 FLOORS = (
-    {"errors", "redaction", "schema", "scripts_folder"},
+    {"errors", "names", "redaction", "schema", "scripts_folder"},
     {"settings"},
     {"the nouns"},
     {"runs"},
@@ -29,11 +29,15 @@ ABOUT_SQLITE_FILES = {
     "archive",
     "backups",
     "boot",
+    "bystanders",
     "carrying",
     "comparison",
+    "effects",
     "manifests",
     "restoring",
+    "series",
     "sqlite_files",
+    "tools",
     "verification",
 }
 DIALECTS = ("sqlite", "postgresql", "postgres", "psycopg")

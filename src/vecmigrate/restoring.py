@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
-from vecmigrate import backups, errors, sqlite_files
+from vecmigrate import backups, errors, series, sqlite_files
 from vecmigrate.aside import alone_with, exchange, made_way, may_be_written
 from vecmigrate.causes import described
 from vecmigrate.diagnosis import is_writable, unwritable
@@ -257,7 +257,10 @@ class _Restoration:
             known = backups.reusable(
                 self.folder, old, revision=inside.revision, database_id=database_id, database_path=self.path
             )
-        return known or backups.create(
+        return known or self._save_anew(old, inside, database_id)
+
+    def _save_anew(self, old: sqlite3.Connection, inside: sqlite_files.Identity, database_id: str) -> Backup:
+        saved = backups.create(
             self.path,
             self.folder,
             database_id=database_id,
@@ -267,6 +270,8 @@ class _Restoration:
             timeout=self.timeout,
             source=old,
         )
+        series.thin(self.folder, old, saved)
+        return saved
 
     def _carry_over(self, carry: Carry, old: sqlite3.Connection | None) -> None:
         # On a connection of its own: the copying one notices the change, and begins anew under its lock.

@@ -9,7 +9,7 @@ import os
 import re
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -41,6 +41,7 @@ __all__ = [
     "size",
     "sync",
     "sync_folder",
+    "triggers_of",
     "until",
 ]
 
@@ -246,6 +247,17 @@ def last_status(connection: sqlite3.Connection) -> str | None:
     """Return how the newest attempt in the history ended, None if there is none. Read-only."""
     query = "SELECT CAST(status AS TEXT) FROM vecmigrate_history ORDER BY id DESC LIMIT 1"
     return next(iter(_texts(connection, query)), None)
+
+
+def triggers_of(connection: sqlite3.Connection, tables: Sequence[str]) -> list[tuple[str, str]]:
+    """Return the triggers on some tables, which are named in lower case, each with its table. Read-only."""
+    marks = ", ".join("?" * len(tables))
+    query = f"SELECT name, tbl_name FROM sqlite_master WHERE type = 'trigger' AND lower(tbl_name) IN ({marks})"
+    connection.text_factory = lambda text: text.decode(errors="replace")
+    try:
+        return list(connection.execute(query, tables))
+    finally:
+        connection.text_factory = str
 
 
 def _texts(connection: sqlite3.Connection, query: str) -> tuple[str, ...]:
