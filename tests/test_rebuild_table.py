@@ -133,9 +133,9 @@ def test_values_of_an_added_column_return_on_the_next_way_up() -> None:
 def test_indexes_triggers_views_and_numbers_of_the_service_stay() -> None:
     """What hangs on the table is as it was, also its AUTOINCREMENT; an index on a dropped column returns with it."""
     table = (
-        "CREATE TABLE items (id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT COLLATE NOCASE UNIQUE, -- a comment, here\n"
-        "note TEXT, doubled INTEGER GENERATED ALWAYS AS (id * 2) VIRTUAL, parent INTEGER REFERENCES items(id), "
-        "CONSTRAINT short CHECK (length(note) < 10 AND note <> 'name, note'))"
+        "CREATE TABLE items (id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT COLLATE NOCASE UNIQUE, -- so, here\n"
+        "note TEXT, doubled INTEGER GENERATED ALWAYS AS (id * 2) VIRTUAL, "
+        "parent INTEGER REFERENCES items(id), CONSTRAINT short CHECK (length(note) < 10 AND note <> 'name, note'))"
     )
     change = {"table": "items", "revision": "003", "key": "id", "drop": [sa.Column("note", sa.Text)]}
     with database(

@@ -40,14 +40,19 @@ def change_of(
     add: Sequence[sa.Column[Any]] = (),
     drop: Sequence[sa.Column[Any]] = (),
     change: Mapping[str, Turned] | None = None,
-    up: Mapping[str, Function] | None = None,
-    down: Mapping[str, Function] | None = None,
+    up: Mapping[str, Function | None] | None = None,
+    down: Mapping[str, Function | None] | None = None,
     plain: Mapping[str, str] | None = None,
     semantics: int = 1,
 ) -> Change:
     _require_known(semantics)
     keys = (key,) if isinstance(key, str) else tuple(key)
-    return Change(table, revision, keys, add, drop, change or {}, up or {}, down or {}, plain or {})
+    return Change(table, revision, keys, add, drop, change or {}, _written(up), _written(down), plain or {})
+
+
+def _written(functions: Mapping[str, Function | None] | None) -> dict[str, Function]:
+    """Leave out what autogenerate wrote as None, for the author to fill in: the change then tells what is missing."""
+    return {name: function for name, function in (functions or {}).items() if function is not None}
 
 
 @Operations.register_operation("rebuild_table")

@@ -147,6 +147,8 @@ class Change:
         yield from self._faults_of_functions(before, after)
         if not self.key:
             yield "a key is needed"
+        columns = [*self.add, *self.drop, *(each for turned in self.change.values() for each in turned)]
+        yield from (f"the column {c.name} has no type" for c in columns if isinstance(c.type, sa.types.NullType))
         for name in (*before, *after, *self.key):
             if not re.fullmatch(r"[^\W\d]\w*", name):
                 yield f"{name!r} is no plain name of a column"
@@ -156,6 +158,8 @@ class Change:
             yield from (f"{word} has {name}, which it does not make" for name in functions if name not in known)
         yield from (f"plain has {name}, which is not changed" for name in self.plain if name not in self.change)
         for old, new in self.change.values():
+            if isinstance(old.type, sa.types.NullType) or isinstance(new.type, sa.types.NullType):
+                continue
             if affinity(old) != affinity(new):
                 # Without a function 'openai' would become 0, or stay a text in a column of numbers.
                 yield from _missing(self.up, new, "up", f"{old.name} gets another type")

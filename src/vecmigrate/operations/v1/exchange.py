@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from alembic.operations import Operations
 
 from vecmigrate.catalog import quoted
-from vecmigrate.operations.v1 import found as found_sql
+from vecmigrate.operations.v1 import taken_away
 from vecmigrate.operations.v1.change import ChangeError, Way, affinity
 from vecmigrate.operations.v1.columns import changed, made
 from vecmigrate.operations.v1.definition import Definition, Part, mentions, parsed, renamed
@@ -50,8 +50,8 @@ def _index_on(table: str, name: str, sql: str) -> str:
 @contextmanager
 def exchange(connection: sa.Connection, operations: Operations, way: Way, source: PresentTable) -> Iterator[Tables]:
     """Yield the old table and the new one; at the end the new one stands in its place, with all that hung on it."""
-    before = found_sql.recall(connection, way)
-    gone = found_sql.Found()
+    before = taken_away.recall(connection, way)
+    gone = taken_away.TakenAway()
     definition = _target(operations, way, parsed(source.sql), before, gone)
     indexes = _hanging(connection, "index", source.name)
     triggers = _hanging(connection, "trigger", source.name)
@@ -69,8 +69,8 @@ def exchange(connection: sa.Connection, operations: Operations, way: Way, source
         connection.exec_driver_sql(sql)
     _restore_sequence(connection, source.name, sequence)
     connection.exec_driver_sql(f"DROP TABLE IF EXISTS {_STAGED}")
-    found_sql.forget(connection, way, way.opposite)
-    found_sql.remember(connection, way, gone)
+    taken_away.forget(connection, way, way.opposite)
+    taken_away.remember(connection, way, gone)
 
 
 def _readable(connection: sa.Connection, source: PresentTable) -> str:
@@ -89,7 +89,7 @@ def _hanging(connection: sa.Connection, type_: str, table: str) -> dict[str, str
     return {row.name: row.sql for row in connection.exec_driver_sql(query, (type_, table.lower()))}
 
 
-def _carried(way: Way, indexes: Mapping[str, str], gone: found_sql.Found) -> dict[str, str]:
+def _carried(way: Way, indexes: Mapping[str, str], gone: taken_away.TakenAway) -> dict[str, str]:
     """Return the indexes that stay; those on columns that go, go with them, and are remembered."""
     carried = {}
     for name, sql in indexes.items():
@@ -117,7 +117,7 @@ def _restore_sequence(connection: sa.Connection, table: str, sequence: int | Non
 
 
 def _target(
-    operations: Operations, way: Way, present: Definition, before: found_sql.Found, gone: found_sql.Found
+    operations: Operations, way: Way, present: Definition, before: taken_away.TakenAway, gone: taken_away.TakenAway
 ) -> Definition:
     """Return the definition of the new table, and note in *gone* what it takes away."""
     lost = present.constraints_on(column.name for column in way.gone) + _checks(way, present)
@@ -158,7 +158,7 @@ def _checks(way: Way, present: Definition) -> list[Part]:
     return [part for part in found if "CHECK" in part.sql.upper().split("(")[0] and not mentions(part.sql, gone)]
 
 
-def _turned(operations: Operations, way: Way, part: Part, before: found_sql.Found) -> Part:
+def _turned(operations: Operations, way: Way, part: Part, before: taken_away.TakenAway) -> Part:
     for old, new in way.turned:
         if part.column == old.name.lower():
             known = before.columns.get(new.name)

@@ -7,14 +7,14 @@ from typing import Any
 
 from vecmigrate.catalog import quoted
 from vecmigrate.operations.v1 import plain
-from vecmigrate.operations.v1.cells import PAGE, cells, codec_of, insert, row_of, run
+from vecmigrate.operations.v1.cells import PAGE, codec_of, insert, row_of, run
 from vecmigrate.operations.v1.change import Way
 from vecmigrate.operations.v1.codec import Row, dumped, same_row
-from vecmigrate.operations.v1.conversion import Conversion
 from vecmigrate.operations.v1.exchange import Tables
 from vecmigrate.operations.v1.kept_rows import READ, RESTORE, WAIT, WAIT_WHILE_TAKEN, Entry, KeptRow, KeptRows
 from vecmigrate.operations.v1.landing import Landing
 from vecmigrate.operations.v1.mirror import Mirror
+from vecmigrate.operations.v1.one_row import Conversion
 from vecmigrate.operations.v1.readers import UnfitError
 from vecmigrate.operations.v1.returns import Returns
 
@@ -76,7 +76,7 @@ class Passage:
         if self._records.any:
             record, joins = "r.id", f" LEFT JOIN {self._records.name} r ON {self._records.match()}"
         query = (
-            f"SELECT o.key, {record}, {cells(self._connection, columns)} FROM {plain.ODD} o "
+            f"SELECT o.key, {record}, {self._tables.source.cells(self._connection)} FROM {plain.ODD} o "
             f"JOIN {quoted(self._tables.rows)} s ON {key} = o.key{joins}"
         )
         found: Sequence[Any] = run(self._connection, f"{query} ORDER BY o.key LIMIT {PAGE}").all()

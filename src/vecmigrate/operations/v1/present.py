@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from vecmigrate.catalog import is_sqlite, quoted
-from vecmigrate.operations.v1.cells import run
+from vecmigrate.operations.v1.cells import cells, run
 from vecmigrate.operations.v1.change import ChangeError, Way, affinity_of
 
 __all__ = ["UNKNOWN", "PresentColumn", "PresentTable", "default_of", "read"]
@@ -16,6 +16,11 @@ __all__ = ["UNKNOWN", "PresentColumn", "PresentTable", "default_of", "read"]
 UNKNOWN = object()
 """The default of a column that gives another value each time, or one of no simple type."""
 
+_PYTHONS = (
+    *(sa.String, sa.Integer, sa.Numeric, sa.Float, sa.Boolean, sa.LargeBinary),
+    *(sa.Date, sa.DateTime, sa.Time, sa.Interval, sa.Uuid, sa.ARRAY),
+)
+"""The types of PostgreSQL whose values Python has as they are."""
 _LITERAL = re.compile(r"\(*\s*(?:[+-]?\d+|'(?:[^']|'')*'(?:::[\w ]+)?|NULL(?:::[\w ]+)?)\s*\)*", re.IGNORECASE)
 
 
@@ -29,6 +34,7 @@ class PresentColumn:
     is_needed: bool
     default: str | None
     is_simple: bool
+    is_read_as_text: bool = False
 
 
 @dataclass(frozen=True)
@@ -50,6 +56,14 @@ class PresentTable:
     @property
     def names(self) -> list[str]:
         return [column.name for column in self.columns]
+
+    def cells(self, connection: sa.Connection) -> str:
+        """Return what to select of a table named s for ``row_of``; what Python has no type for, JSON too, is text."""
+        if is_sqlite(connection):
+            return cells(connection, self.names)
+        return ", ".join(
+            f"s.{quoted(column.name)}" + ("::text" if column.is_read_as_text else "") for column in self.columns
+        )
 
     def require(self, way: Way) -> None:
         """Raise ChangeError where the table is not what the change is written for."""
@@ -118,6 +132,7 @@ def _other_table(connection: sa.Connection, table: str) -> PresentTable:
                 not column["nullable"],
                 column.get("default"),
                 is_simple=isinstance(column["type"], (sa.String, sa.Integer)),
+                is_read_as_text=not isinstance(column["type"], _PYTHONS),
             )
             for column in inspector.get_columns(table)
             if not column.get("computed")

@@ -23,13 +23,13 @@ from vecmigrate.catalog import is_sqlite
 from vecmigrate.operations.v1 import plain
 from vecmigrate.operations.v1.cells import count
 from vecmigrate.operations.v1.change import Change, Way
-from vecmigrate.operations.v1.conversion import Conversion
 from vecmigrate.operations.v1.exchange import Tables, exchange
 from vecmigrate.operations.v1.in_place import in_place
 from vecmigrate.operations.v1.kept_rows import KeptRows
 from vecmigrate.operations.v1.ledger import Ledger
 from vecmigrate.operations.v1.mapping import mappings
 from vecmigrate.operations.v1.mirror import Mirror
+from vecmigrate.operations.v1.one_row import Conversion
 from vecmigrate.operations.v1.passage import Passage
 from vecmigrate.operations.v1.present import PresentTable, default_of, read
 from vecmigrate.operations.v1.returns import returns

@@ -40,6 +40,9 @@ class Sets:
         self._connection = kept.connection
         self._is_sqlite = is_sqlite(kept.connection)
         self._key = plain.row_key(kept.connection)
+        mapped = {each.target for each in maps}
+        unmapped = {new for new in way.forward if new not in mapped}
+        self._needs_python = bool(unmapped or {old for old in way.backward if way.names.get(old) not in mapped})
         self._rows = f"{quoted(tables.rows)} s"
 
     # What is odd.
@@ -53,7 +56,7 @@ class Sets:
                 self._connection,
                 f"INSERT INTO {plain.ODD} (key) SELECT {self._key} FROM {self._rows}{joins} WHERE {where}",
             )
-        if self._is_sqlite and self._way.gone and self._loses_something():
+        if self._is_sqlite and self._way.gone and not self._needs_python and self._loses_something():
             plain.mark_undecodable(self._connection, self._tables.rows, self._kept_columns())
 
     def has_odd(self) -> bool:
@@ -64,9 +67,7 @@ class Sets:
 
     def _odd(self) -> Iterator[str]:
         way, mapped = self._way, {each.target for each in self._maps}
-        unmapped = {new for new in way.forward if new not in mapped}
-        unmapped |= {old for old in way.backward if way.names.get(old) not in mapped}
-        if unmapped:
+        if self._needs_python:
             yield "TRUE"
             return
         yield from (f"{each.name}.old IS NULL" for each in self._maps)
@@ -127,6 +128,9 @@ class Sets:
 
     def copy(self, *, must_be_unique: bool) -> None:
         """Move the plain rows. Those that the rules of the target refuse are marked as odd."""
+        if self._needs_python:
+            self._tables.make_unique()
+            return
         try:
             with self._connection.begin_nested():
                 self._insert(insert_into(self._connection, self._tables.target.name))
@@ -172,7 +176,7 @@ class Sets:
 
     def keep_lost(self) -> None:
         """Keep what plain rows lose, each with its key."""
-        if not self._way.gone:
+        if not self._way.gone or self._needs_python:
             return
         way, values = self._way, self._values()
         row = [(column, f"s.{quoted(column)}") for column in self._kept_columns()]

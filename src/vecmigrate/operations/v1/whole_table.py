@@ -8,7 +8,7 @@ from alembic.operations import Operations
 
 from vecmigrate.catalog import is_sqlite, quoted
 from vecmigrate.operations.v1 import json_sql, plain
-from vecmigrate.operations.v1.cells import PAGE, cells, codec_of, count, row_of, run
+from vecmigrate.operations.v1.cells import PAGE, codec_of, count, row_of, run
 from vecmigrate.operations.v1.codec import Row
 from vecmigrate.operations.v1.kept_rows import RESTORE, KeptRow, KeptRows
 from vecmigrate.operations.v1.landing import Landing
@@ -79,7 +79,7 @@ def _keep_odd(kept: KeptRows, present: PresentTable, table: str, direction: str)
 
 def _odd_pages(connection: sa.Connection, present: PresentTable) -> Iterator[list[tuple[int | None, Row]]]:
     codec, columns = codec_of(connection), present.names
-    chosen = f"SELECT %s, {cells(connection, columns)} FROM {quoted(present.name)} s"
+    chosen = f"SELECT %s, {present.cells(connection)} FROM {quoted(present.name)} s"
     if not present.has_rowid and codec is not None:
         everything: Sequence[Any] = run(connection, chosen % "NULL").all()
         yield [(None, row_of(columns, each[1:], codec)) for each in everything]
