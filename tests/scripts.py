@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from doors import ROOT
+from ladder import HEAD, NEXT
 from vecmigrate import scripts_folder
 
 
@@ -25,7 +26,7 @@ class Scripts:
         # Away from the alembic.ini of the checkout, which names the real scripts.
         monkeypatch.chdir(package)
 
-    def add(self, upgrade: str, *, revision: str = "003", down: str = "002", downgrade: str = "pass") -> Path:
+    def add(self, upgrade: str, *, revision: str = NEXT, down: str = HEAD, downgrade: str = "pass") -> Path:
         """Add a revision with the given bodies."""
         path = self.versions / f"{revision}_added.py"
         head = f'"""Added by a test.\n\nRevision ID: {revision}\n"""\n\n'

@@ -4,8 +4,18 @@ from pathlib import Path
 
 import pytest
 
+from ladder import HEAD, NEWEST
 from vecmigrate import app_versions
 from vecmigrate.errors import ConfigurationError, TargetError
+
+THREE = """
+["0.0.0"]
+revision = "000"
+["1.0.0"]
+revision = "001"
+["1.2.2"]
+revision = "002"
+"""
 
 
 def written(folder: Path, text: str) -> str:
@@ -29,22 +39,22 @@ def written(folder: Path, text: str) -> str:
         ("1.2.2", "002"),
     ],
 )
-def test_a_version_means_the_entry_at_or_below_it(version: str, revision: str) -> None:
+def test_a_version_means_the_entry_at_or_below_it(version: str, revision: str, tmp_path: Path) -> None:
     """A version between two entries means the lower one, in the order of PEP 440."""
-    entry, _ = app_versions.load().resolve(version)
+    entry, _ = app_versions.load(written(tmp_path, THREE)).resolve(version)
 
     assert revision == entry.revision
 
 
-@pytest.mark.parametrize("version", ["1.2.3", "1.10.0", "9.9", "2026.1"])
+@pytest.mark.parametrize("version", [f"{NEWEST}.1", "90.10.0", "99.9", "2026.1"])
 def test_a_version_above_the_newest_means_the_newest_with_a_note(version: str) -> None:
     """The user is told which version is meant."""
     entry, note = app_versions.load().resolve(version)
 
-    assert ("002", f"{version} is above the newest known app version; 1.2.2 is meant.") == (entry.revision, note)
+    assert (HEAD, f"{version} is above the newest known app version; {NEWEST} is meant.") == (entry.revision, note)
 
 
-@pytest.mark.parametrize("version", ["1.2.2", "1.0.0", "1.1"])
+@pytest.mark.parametrize("version", [NEWEST, "1.0.0", "1.1"])
 def test_a_known_version_has_no_note(version: str) -> None:
     """Nothing is said where nothing is unusual."""
     assert None is app_versions.load().resolve(version)[1]
@@ -76,9 +86,10 @@ def test_versions_are_ordered_as_versions(tmp_path: Path) -> None:
     assert "001" == versions.resolve("1.9.9")[0].revision
 
 
-def test_compatible_from_is_the_version_itself_by_default() -> None:
+def test_compatible_from_is_the_version_itself_by_default(tmp_path: Path) -> None:
     """Without compatible_from, only this version and later ones may run on a revision."""
-    entries = app_versions.load().entries
+    text = THREE + 'compatible_from = "1.0.0"\n'
+    entries = app_versions.load(written(tmp_path, text)).entries
 
     assert ["0.0.0", "1.0.0", "1.0.0"] == [str(entry.compatible_from) for entry in entries]
 

@@ -7,6 +7,7 @@ import pytest
 import sqlalchemy as sa
 from alembic import command
 
+from operations import database, in_script, rows
 from scripts import Scripts
 from test_environment import configured
 from vecmigrate import environment, schema
@@ -62,23 +63,19 @@ def test_a_function_that_is_not_written_yet_is_told(model: sa.Table, tmp_path: P
 
 def test_a_generated_script_runs_up_and_down(model: sa.Table, tmp_path: Path) -> None:
     """With columns that only come and go it needs no author, and loses no value."""
-    path = tmp_path / "service.sqlite3"
-    command.upgrade(configured(path), "head")
-    engine = sa.create_engine(f"sqlite:///{path}")
-    query = "SELECT rowid, * FROM vector_store_chunks"
-    with engine.begin() as connection:
-        connection.exec_driver_sql("INSERT INTO vector_store_chunks VALUES ('c', 'v', 'f', 1, 2, 'text')")
-        before = connection.exec_driver_sql(query).all()
     model._columns.remove(model.c.end_line)
     model.append_column(sa.Column("language", sa.Text))
-    generated(path)
-    command.upgrade(configured(path), "head")
-    with engine.begin() as connection:
+    script = runpy.run_path(str(generated(tmp_path / "service.sqlite3")))
+    table = schema.metadata.tables["vector_store_chunks"]
+
+    with database() as connection:
+        table.create(connection)
+        connection.exec_driver_sql("INSERT INTO vector_store_chunks VALUES ('c', 'v', 'f', 1, 2, 'text')")
+        before = rows(connection, "vector_store_chunks")
+        in_script(connection, script["upgrade"])
         assert [("c", None)] == connection.exec_driver_sql("SELECT chunk_id, language FROM vector_store_chunks").all()
-    command.downgrade(configured(path), "-1")
-    with engine.begin() as connection:
-        assert before == connection.exec_driver_sql(query).all()
-    engine.dispose()
+        in_script(connection, script["downgrade"])
+        assert before == rows(connection, "vector_store_chunks")
 
 
 def test_other_changes_of_the_table_stay_beside_it(model: sa.Table, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from alembic.util import CommandError
 import legacy
 import vecmigrate
 from doors import ROOT, Result, run_alembic, run_cli, run_python, url
+from ladder import HEAD, NEWEST, NEXT, REVISIONS
 from vecmigrate import engine, errors
 
 ALEMBICS_OWN = 255
@@ -64,15 +65,15 @@ def _newer(path: Path) -> None:
     vecmigrate.upgrade(url(path), backup="never")
     legacy.execute(
         path,
-        "UPDATE vecmigrate_version SET version_num = '007'",
-        "UPDATE vecmigrate_meta SET value = '3.1.0' WHERE key IN ('app_version', 'compatible_from')",
+        "UPDATE vecmigrate_version SET version_num = '907'",
+        "UPDATE vecmigrate_meta SET value = '93.1.0' WHERE key IN ('app_version', 'compatible_from')",
     )
 
 
 def _by_hand(path: Path) -> None:
     legacy.build(path, "legacy")
     vecmigrate.upgrade(url(path), backup="never")
-    legacy.execute(path, "UPDATE vecmigrate_version SET version_num = '099'", "DELETE FROM vecmigrate_meta")
+    legacy.execute(path, "UPDATE vecmigrate_version SET version_num = '999'", "DELETE FROM vecmigrate_meta")
 
 
 CASES = {
@@ -103,8 +104,8 @@ CASES = {
     "unknown revision": Case(
         _newer,
         errors.AheadError,
-        ("revision 007", "app version 3.1.0", "must not run on it"),
-        "install app version 3.1.0, or go back: vecmigrate --db-path {path} rollback",
+        ("revision 907", "app version 93.1.0", "must not run on it"),
+        "install app version 93.1.0, or go back: vecmigrate --db-path {path} rollback",
     ),
     "two revisions": Case(
         _released(
@@ -457,7 +458,8 @@ def test_a_url_that_leads_nowhere_is_refused(given: str, message: str, folder: P
 
 
 @pytest.mark.parametrize(
-    "target", ["99", "003", "nonsense", "-1", "+4", "", "1.2.2.x", "0.0.0.dev1", "head~1", "1; DROP"]
+    "target",
+    ["999", NEXT, "nonsense", "-1", f"+{len(REVISIONS) + 1}", "", "1.2.2.x", "0.0.0.dev1", "head~1", "1; DROP"],
 )
 def test_an_unknown_target_is_refused(target: str, folder: Path) -> None:
     """The command line and the function name it and say how to see those that exist."""
@@ -482,7 +484,7 @@ def test_a_target_of_thousands_of_digits_is_refused(option: str, target: str, fo
     assert (1, "TargetError") == (result.code, result.document["error"]["type"])
 
 
-@pytest.mark.parametrize("target", ["2", "head", "1.2.2", "+1"])
+@pytest.mark.parametrize("target", [str(int(HEAD)), "head", NEWEST, "+1"])
 def test_a_rollback_does_not_go_up(target: str, folder: Path) -> None:
     """A target above the database is refused, with the command that goes there."""
     path = legacy.build(folder / "sessions.sqlite3", "legacy")
@@ -496,7 +498,7 @@ def test_a_rollback_does_not_go_up(target: str, folder: Path) -> None:
     assert before == untouched(folder)
 
 
-@pytest.mark.parametrize("target", ["9", "nonsense", "-9", "1.x"])
+@pytest.mark.parametrize("target", ["909", "nonsense", "-900", "1.x"])
 def test_a_rollback_to_an_unknown_target_is_refused(target: str, folder: Path) -> None:
     """Whether by script or from a backup."""
     path = legacy.build(folder / "sessions.sqlite3", "legacy")
@@ -508,7 +510,7 @@ def test_a_rollback_to_an_unknown_target_is_refused(target: str, folder: Path) -
     assert before == untouched(folder)
 
 
-@pytest.mark.parametrize("words", [("upgrade", "99"), ("downgrade", "002"), ("downgrade", "nonsense")])
+@pytest.mark.parametrize("words", [("upgrade", "999"), ("downgrade", HEAD), ("downgrade", "nonsense")])
 def test_the_alembic_command_refuses_a_bad_target(words: tuple[str, str], folder: Path) -> None:
     """It says so in Alembic's own words, and nothing is changed."""
     path = legacy.build(folder / "sessions.sqlite3", "legacy")

@@ -23,6 +23,7 @@ from sqlalchemy.pool import NullPool, QueuePool, StaticPool
 import legacy
 import vecmigrate
 from doors import run_python, url
+from ladder import COMPATIBLE_FROM, HEAD, NEWEST, NEXT, REVISIONS, above
 from scripts import Scripts
 from vecmigrate import booting, migrator
 from vecmigrate.boot import ensure_current
@@ -58,11 +59,11 @@ def locked(path: Path, how: str = "BEGIN IMMEDIATE") -> Iterator[sqlite3.Connect
 
 
 def make_newer(path: Path, *, compatible_from: str | None) -> None:
-    """Write into a database what version 2.0.0 with revision 003 would have written."""
+    """Write into a database what version 99.0.0 with the next revision would have written."""
     legacy.execute(
         path,
-        "UPDATE vecmigrate_version SET version_num = '003'",
-        "UPDATE vecmigrate_meta SET value = '2.0.0' WHERE key = 'app_version'",
+        f"UPDATE vecmigrate_version SET version_num = '{NEXT}'",
+        "UPDATE vecmigrate_meta SET value = '99.0.0' WHERE key = 'app_version'",
         "DELETE FROM vecmigrate_meta WHERE key = 'compatible_from'",
     )
     if compatible_from is not None:
@@ -100,7 +101,7 @@ def test_a_legacy_database_is_migrated(legacy_file: Path) -> None:
 
     report = ensure_current(url(legacy_file))
 
-    assert ("migrated", None, "002", None) == (report.state, report.before, report.after, report.error)
+    assert ("migrated", None, HEAD, None) == (report.state, report.before, report.after, report.error)
     assert report.backup is not None
     assert Path(report.backup).parent == legacy_file.parent / "backups"
     assert 0 < report.duration_seconds < 60
@@ -112,15 +113,15 @@ def test_an_absent_database_is_created_without_a_backup(tmp_path: Path) -> None:
     """The first boot on a new machine makes the database."""
     report = ensure_current(url(tmp_path / "new.sqlite3"))
 
-    assert ("migrated", None, "002", None) == (report.state, report.before, report.after, report.backup)
-    assert "002" == legacy.revision(tmp_path / "new.sqlite3")
+    assert ("migrated", None, HEAD, None) == (report.state, report.before, report.after, report.backup)
+    assert HEAD == legacy.revision(tmp_path / "new.sqlite3")
 
 
 def test_a_current_database_is_left_alone(current_file: Path) -> None:
     """A boot at head finds nothing to do and reports no backup."""
     report = ensure_current(url(current_file))
 
-    assert ("current", "002", "002", None) == (report.state, report.before, report.after, report.backup)
+    assert ("current", HEAD, HEAD, None) == (report.state, report.before, report.after, report.backup)
     assert (None, (), True) == (report.error, report.notes, report.usable)
 
 
@@ -134,7 +135,7 @@ def test_tables_that_an_older_service_made_again_are_merged_on_boot(current_file
 
     report = ensure_current(url(current_file), on_failure="raise")
 
-    assert ("migrated", "002", "002", True) == (report.state, report.before, report.after, report.usable)
+    assert ("migrated", HEAD, HEAD, True) == (report.state, report.before, report.after, report.usable)
     assert report.backup is not None
     assert ("Merged the table stores of an older service: 1 rows converted, 0 set aside.",) == report.notes
     assert "stores" not in legacy.tables(current_file)
@@ -171,7 +172,7 @@ def test_a_boot_waits_for_a_process_that_migrates(released_file: Path, tmp_path:
         assert other.stdout is not None
         assert "migrated\n" == other.stdout.read()
 
-    assert ("waited", "002", None) == (report.state, report.after, report.error)
+    assert ("waited", HEAD, None) == (report.state, report.after, report.error)
     assert report.duration_seconds > 0.3
     assert report.usable
     assert 1 == len(list((released_file.parent / "backups").glob("*.sqlite3")))
@@ -278,19 +279,19 @@ def test_a_boot_outlasts_a_process_that_lets_nobody_read(released_file: Path) ->
 
 def test_a_newer_database_that_this_version_may_use(current_file: Path, caplog: pytest.LogCaptureFixture) -> None:
     """A compatible newer database is used with a warning, and nothing in it is changed."""
-    make_newer(current_file, compatible_from="1.2.2")
+    make_newer(current_file, compatible_from=NEWEST)
     before = legacy.tree(current_file.parent)
 
     report = ensure_current(url(current_file), on_failure="raise")
 
-    assert ("ahead_compatible", "003", "003", None) == (report.state, report.before, report.after, report.error)
+    assert ("ahead_compatible", NEXT, NEXT, None) == (report.state, report.before, report.after, report.error)
     assert report.usable
     assert ["WARNING"] == [record.levelname for record in caplog.records]
-    assert "2.0.0" in report.notes[0]
+    assert "99.0.0" in report.notes[0]
     assert before == legacy.tree(current_file.parent)
 
 
-@pytest.mark.parametrize("compatible_from", ["1.3.0", None, "not a version"])
+@pytest.mark.parametrize("compatible_from", ["98.0.0", None, "not a version"])
 def test_a_newer_database_that_this_version_must_not_use(current_file: Path, compatible_from: str | None) -> None:
     """An incompatible newer database names the version to install and the way back, and is left alone."""
     make_newer(current_file, compatible_from=compatible_from)
@@ -298,10 +299,10 @@ def test_a_newer_database_that_this_version_must_not_use(current_file: Path, com
 
     report = ensure_current(url(current_file))
 
-    assert ("ahead_incompatible", "003", False) == (report.state, report.after, report.usable)
+    assert ("ahead_incompatible", NEXT, False) == (report.state, report.after, report.usable)
     assert isinstance(report.error, AheadError)
-    assert "install app version 2.0.0" in report.error.next_step
-    assert "rollback --to-version 002 --from-backup" in report.error.next_step
+    assert "install app version 99.0.0" in report.error.next_step
+    assert f"rollback --to-version {HEAD} --from-backup" in report.error.next_step
     with pytest.raises(AheadError):
         ensure_current(url(current_file), on_failure="raise")
     assert before == legacy.tree(current_file.parent)
@@ -309,13 +310,13 @@ def test_a_newer_database_that_this_version_must_not_use(current_file: Path, com
 
 @pytest.mark.parametrize(
     ("app_version", "state"),
-    [("1.2.9", "ahead_incompatible"), ("1.3.0", "ahead_compatible"), ("1.4rc1", "ahead_compatible")],
+    [("97.9", "ahead_incompatible"), ("98.0.0", "ahead_compatible"), ("98.1rc1", "ahead_compatible")],
 )
 def test_the_version_of_the_application_decides_about_a_newer_database(
     current_file: Path, app_version: str, state: str
 ) -> None:
     """`app_version` is what is compared with `compatible_from`, by PEP 440."""
-    make_newer(current_file, compatible_from="1.3.0")
+    make_newer(current_file, compatible_from="98.0.0")
 
     assert state == ensure_current(url(current_file), app_version=app_version).state
 
@@ -334,21 +335,21 @@ def test_the_version_decides_too_where_a_newer_version_comes_first(
         monkeypatch.undo()
         plan = planned(self, *arguments, **options)
         vecmigrate.upgrade(url(released_file))
-        make_newer(released_file, compatible_from="1.3.0")
+        make_newer(released_file, compatible_from="98.0.0")
         return plan
 
     monkeypatch.setattr(migrator.Migrator, "_upgrade_plan", overtaken)
 
     report = ensure_current(url(released_file), app_version=app_version)
 
-    assert (state, "003", "003") == (report.state, report.before, report.after)
+    assert (state, NEXT, NEXT) == (report.state, report.before, report.after)
 
 
 def test_the_oldest_compatible_version_is_kept_in_the_database(current_file: Path) -> None:
     """What a version without that revision needs to know is in the database, not only in the newer code."""
     query = "SELECT key, value FROM vecmigrate_meta WHERE key <> 'database_id' ORDER BY key"
 
-    assert [("app_version", "1.2.2"), ("compatible_from", "1.0.0")] == legacy.query(current_file, query)
+    assert [("app_version", NEWEST), ("compatible_from", COMPATIBLE_FROM[HEAD])] == legacy.query(current_file, query)
 
 
 def test_a_revision_that_fails_leaves_the_database_as_it_was(released_file: Path, scripts: Scripts) -> None:
@@ -374,8 +375,8 @@ def test_a_boot_that_failed_tells_the_revision_that_is_still_there(current_file:
     with locked(current_file):
         kept_out = ensure_current(url(current_file), lock_timeout=0.1)
 
-    assert ("failed", "002", "002") == (failed.state, failed.before, failed.after)
-    assert ("locked", "002", "002") == (kept_out.state, kept_out.before, kept_out.after)
+    assert ("failed", HEAD, HEAD) == (failed.state, failed.before, failed.after)
+    assert ("locked", HEAD, HEAD) == (kept_out.state, kept_out.before, kept_out.after)
     assert failed.backup is not None
 
 
@@ -446,7 +447,7 @@ def test_an_unexpected_error_is_reported_with_a_traceback_in_the_log(
     released_file: Path, scripts: Scripts, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A fault of ours reaches the log without its values, and the service as a report."""
-    (scripts.versions / "003_bad.py").write_text("raise RuntimeError('s3' + 'cret')\n", encoding="utf-8")
+    (scripts.versions / f"{NEXT}_bad.py").write_text("raise RuntimeError('s3' + 'cret')\n", encoding="utf-8")
 
     report = ensure_current(url(released_file))
 
@@ -454,7 +455,7 @@ def test_an_unexpected_error_is_reported_with_a_traceback_in_the_log(
     assert isinstance(report.error, vecmigrate.VecmigrateError)
     assert "s3cret" not in caplog.text + str(report.error)
     assert legacy.revision(released_file) is None
-    assert "003_bad.py" in caplog.text
+    assert f"{NEXT}_bad.py" in caplog.text
 
 
 def test_only_warn_and_raise_are_answers_to_a_failure(released_file: Path) -> None:
@@ -471,7 +472,7 @@ def test_a_report_is_immutable_and_shows_itself(current_file: Path) -> None:
     with pytest.raises(AttributeError, match="immutable"):
         report.state = "failed"
     assert "state='current'" in repr(report)
-    assert "after='002'" in repr(report)
+    assert f"after='{HEAD}'" in repr(report)
 
 
 # What a service passes.
@@ -491,7 +492,7 @@ def test_any_character_is_allowed_in_a_path(
     legacy.execute(released_file, f"VACUUM INTO '{str(path).replace(chr(39), chr(39) * 2)}'")
 
     assert "migrated" == ensure_current(url(path), on_failure="raise").state
-    assert "002" == legacy.revision(path)
+    assert HEAD == legacy.revision(path)
     monkeypatch.setattr(booting, "boot", None)
     assert "current" == ensure_current(url(path), on_failure="raise").state
 
@@ -548,7 +549,7 @@ def test_a_relative_path_is_taken_from_the_working_directory(
     monkeypatch.chdir(released_file.parent)
 
     assert ["migrated", "current"] == [ensure_current("sqlite:///sessions.sqlite3").state for _ in range(2)]
-    assert "002" == legacy.revision(released_file)
+    assert HEAD == legacy.revision(released_file)
 
 
 def test_the_environment_can_name_the_database(released_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -655,9 +656,9 @@ def test_an_engine_in_memory_is_migrated_itself(memory: Memory, options: dict[st
 
     first, second = (ensure_current(engine, on_failure="raise") for _ in range(2))
 
-    assert ("migrated", "002", None) == (first.state, first.after, first.backup)
+    assert ("migrated", HEAD, None) == (first.state, first.after, first.backup)
     assert any("without a backup" in note for note in first.notes)
-    assert ("current", "002", ()) == (second.state, second.after, second.notes)
+    assert ("current", HEAD, ()) == (second.state, second.after, second.notes)
     assert before == manners(engine)
     with engine.connect() as connection:
         assert (
@@ -675,7 +676,7 @@ def test_an_empty_engine_in_memory_is_migrated_too(memory: Memory) -> None:
     sa.inspect(engine).get_columns("vector_stores")
     vecmigrate.rollback(engine, to_version="0")
     assert "000" == vecmigrate.status(engine).revision
-    assert "002" == vecmigrate.upgrade(engine).to_revision
+    assert HEAD == vecmigrate.upgrade(engine).to_revision
 
 
 def test_an_engine_that_begins_transactions_itself_is_migrated(memory: Memory) -> None:
@@ -786,7 +787,7 @@ def test_a_boot_works_in_a_thread_of_an_event_loop(tmp_path: Path) -> None:
     assert 4 == states.count("migrated")
     assert {"migrated"} <= set(states) <= {"migrated", "waited", "current"}
     assert ticks > 3
-    assert ["002"] * 4 == [legacy.revision(path) for path in paths]
+    assert [HEAD] * 4 == [legacy.revision(path) for path in paths]
 
 
 # The fast path.
@@ -879,10 +880,10 @@ def calls_of(work: Callable[[], object]) -> tuple[int, int]:
 
 @pytest.mark.usefixtures("only_the_fast_path")
 def test_a_boot_at_head_does_not_grow_with_the_revisions(current_file: Path, scripts: Scripts) -> None:
-    """With 1,001 revisions a boot makes exactly the calls that it makes with three, and those are few."""
+    """With 1,001 revisions a boot makes exactly the calls that it makes with few, and those are few."""
     assert "current" == ensure_current(url(current_file)).state
     few, ours = calls_of(lambda: ensure_current(url(current_file)))
-    for number in range(3, 1001):
+    for number in range(int(NEXT), 1001):
         (scripts.versions / f"{number:03d}_empty.py").touch()
     legacy.execute(current_file, "UPDATE vecmigrate_version SET version_num = '1000'")
     assert "1000" == ensure_current(url(current_file)).after
@@ -898,7 +899,7 @@ def test_a_revision_added_to_a_running_process_is_seen(current_file: Path, scrip
 
     report = ensure_current(url(current_file), on_failure="raise")
 
-    assert ("migrated", "002", "003") == (report.state, report.before, report.after)
+    assert ("migrated", HEAD, NEXT) == (report.state, report.before, report.after)
     assert "current" == ensure_current(url(current_file)).state
 
 
@@ -911,9 +912,9 @@ def test_the_functions_have_the_names_of_the_commands(released_file: Path) -> No
     found = [legacy.rows(released_file, table) for table in ("vector_stores", "stores", "active_stores")]
 
     assert "unversioned" == vecmigrate.status(given).state
-    assert ["000", "001", "002"] == vecmigrate.upgrade(given).applied
+    assert REVISIONS == vecmigrate.upgrade(given).applied
     saved = vecmigrate.backup(given)
-    assert ["002", "001"] == vecmigrate.rollback(given, to_version="000").reverted
+    assert above("000")[::-1] == vecmigrate.rollback(given, to_version="000").reverted
     assert found == [legacy.rows(released_file, table) for table in ("vector_stores", "stores", "active_stores")]
     vecmigrate.restore(given, name=saved.name)
     assert "current" == vecmigrate.status(given).state
@@ -923,7 +924,7 @@ def test_the_functions_take_the_environment_too(released_file: Path, monkeypatch
     """Without a URL each function uses VECMIGRATE_DATABASE_URL."""
     monkeypatch.setenv("VECMIGRATE_DATABASE_URL", url(released_file))
 
-    assert "002" == vecmigrate.upgrade().to_revision
+    assert HEAD == vecmigrate.upgrade().to_revision
     assert "current" == vecmigrate.status().state
 
 

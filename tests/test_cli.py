@@ -16,6 +16,7 @@ import pytest
 
 import legacy
 from doors import Result, run_cli, run_python
+from ladder import HEAD, NEWEST, NEXT, REVISIONS, above
 from scripts import Scripts
 
 READERS = (
@@ -209,7 +210,7 @@ def test_the_json_of_the_first_migration(vecmigrate: ON_FILE, released_file: Pat
     """It tells where from and where to, what was applied, and the absolute path of a backup that exists."""
     document = vecmigrate("migrate", "--json").document
     assert REPORT == kinds(document)
-    assert (None, "002", ["000", "001", "002"]) == (document["from"], document["to"], document["applied"])
+    assert (None, HEAD, REVISIONS) == (document["from"], document["to"], document["applied"])
     assert released_file.parent / "backups" == Path(document["backup"]).parent
     assert Path(document["backup"]).is_file()
 
@@ -220,8 +221,8 @@ def test_the_json_of_a_plan(vecmigrate: ON_FILE, released_file: Path) -> None:
     expected = {
         "dry_run": True,
         "from": None,
-        "to": "002",
-        "applied": ["000", "001", "002"],
+        "to": HEAD,
+        "applied": REVISIONS,
         "backup": None,
         "backup_folder": str(released_file.parent / "backups"),
     }
@@ -231,8 +232,8 @@ def test_the_json_of_a_plan(vecmigrate: ON_FILE, released_file: Path) -> None:
 def test_nothing_to_do_is_said_and_is_no_error(migrated: ON_FILE) -> None:
     """At head, migrate applies nothing, makes no backup, and exits with 0."""
     document = migrated("migrate", "--json").document
-    assert ("002", "002", [], None) == (document["from"], document["to"], document["applied"], document["backup"])
-    assert "Nothing to do: the database is at 002.\n" == migrated("migrate").out
+    assert (HEAD, HEAD, [], None) == (document["from"], document["to"], document["applied"], document["backup"])
+    assert f"Nothing to do: the database is at {HEAD}.\n" == migrated("migrate").out
 
 
 def test_upgrade_is_another_name_of_migrate(vecmigrate: ON_FILE) -> None:
@@ -243,14 +244,14 @@ def test_upgrade_is_another_name_of_migrate(vecmigrate: ON_FILE) -> None:
 @pytest.mark.parametrize(
     ("target", "applied"),
     [
-        ("head", ["000", "001", "002"]),
+        ("head", REVISIONS),
         ("base", []),
         ("1", ["000", "001"]),
         ("001", ["000", "001"]),
         ("0", ["000"]),
         ("+1", ["000"]),
-        ("+3", ["000", "001", "002"]),
-        ("1.2.2", ["000", "001", "002"]),
+        (f"+{len(REVISIONS)}", REVISIONS),
+        (NEWEST, REVISIONS),
         ("1.1.0", ["000", "001"]),
         ("1.0", ["000", "001"]),
         ("0.5", ["000"]),
@@ -266,10 +267,10 @@ def test_a_target_names_a_revision(target: str, applied: list[str], vecmigrate: 
 
 def test_an_app_version_above_the_newest_means_the_newest(vecmigrate: ON_FILE) -> None:
     """It is migrated to head, with a note on stderr."""
-    note = "9.9 is above the newest known app version; 1.2.2 is meant."
+    note = f"9.9 is above the newest known app version; {NEWEST} is meant."
     assert f"{note}\n" == vecmigrate("versions", "9.9").err
     result = vecmigrate("migrate", "--version", "9.9", "--json")
-    assert (0, "002", [note]) == (result.code, result.document["to"], result.document["notes"])
+    assert (0, HEAD, [note]) == (result.code, result.document["to"], result.document["notes"])
     assert note in result.err
 
 
@@ -277,15 +278,15 @@ def test_an_app_version_above_the_newest_means_the_newest(vecmigrate: ON_FILE) -
     ("target", "reverted"),
     [
         ("head", []),
-        ("2", []),
-        ("-1", ["002"]),
-        ("1", ["002"]),
-        ("1.1.0", ["002"]),
-        ("000", ["002", "001"]),
-        ("0.0.0", ["002", "001"]),
-        ("base", ["002", "001", "000"]),
-        ("-3", ["002", "001", "000"]),
-        ("2.0", []),
+        (str(int(HEAD)), []),
+        ("-1", [HEAD]),
+        ("1", above("001")[::-1]),
+        ("1.1.0", above("001")[::-1]),
+        ("000", above("000")[::-1]),
+        ("0.0.0", above("000")[::-1]),
+        ("base", REVISIONS[::-1]),
+        (f"-{len(REVISIONS)}", REVISIONS[::-1]),
+        ("9.0", []),
     ],
 )
 def test_a_rollback_goes_to_a_target(target: str, reverted: list[str], migrated: ON_FILE) -> None:
@@ -324,7 +325,7 @@ def test_an_empty_file_counts_as_absent(tmp_path: Path) -> None:
     path.touch()
     assert "absent" == run_cli("--db-path", path, "status", "--json").document["state"]
     document = run_cli("--db-path", path, "migrate", "--json").document
-    assert (True, None, "002") == (document["created"], document["backup"], document["to"])
+    assert (True, None, HEAD) == (document["created"], document["backup"], document["to"])
 
 
 def test_status_check_tells_by_its_exit_code(vecmigrate: ON_FILE, released_file: Path, tmp_path: Path) -> None:
@@ -346,8 +347,8 @@ def test_force_runs_a_revision_again(migrated: ON_FILE, released_file: Path) -> 
     """Down to just before it and up to where the database was; the data is the same afterwards."""
     before = legacy.digest(released_file)
     document = migrated("migrate", "--force", "--target", "1", "--json").document
-    assert (["002", "001"], ["001", "002"]) == (document["reverted"], document["applied"])
-    assert ("002", "002") == (document["from"], document["to"])
+    assert (above("000")[::-1], above("000")) == (document["reverted"], document["applied"])
+    assert (HEAD, HEAD) == (document["from"], document["to"])
     assert before == legacy.digest(released_file)
 
 
@@ -360,7 +361,7 @@ def test_force_on_a_pending_revision_applies_it(vecmigrate: ON_FILE) -> None:
 def test_no_backup_makes_none(vecmigrate: ON_FILE, released_file: Path) -> None:
     """Neither a backup nor its folder is there, and the report says null."""
     document = vecmigrate("migrate", "--no-backup", "--json").document
-    assert ("002", None) == (document["to"], document["backup"])
+    assert (HEAD, None) == (document["to"], document["backup"])
     assert not (released_file.parent / "backups").exists()
 
 
@@ -379,7 +380,7 @@ def test_history_can_be_limited_rebuilt_and_cleared(migrated: ON_FILE, released_
     assert everything == migrated("history", "--json").document["attempts"]
 
     rows = legacy.digest(released_file)
-    assert {"cleared": 3} == migrated("history", "--clear", "--yes", "--json").document
+    assert {"cleared": len(REVISIONS)} == migrated("history", "--clear", "--yes", "--json").document
     assert ([], []) == (
         migrated("history", "--json").document["attempts"],
         json.loads(mirror.read_text(encoding="utf-8"))["migrations"],
@@ -403,9 +404,11 @@ def test_list_marks_the_current_revision(vecmigrate: ON_FILE) -> None:
     """Applied revisions are a success, the others pending, and one is current."""
     vecmigrate("migrate", "--target", "1")
     found = vecmigrate("list", "--json").document["revisions"]
-    assert [("000", "success", False), ("001", "success", True), ("002", "pending", False)] == [
-        (each["revision"], each["status"], each["current"]) for each in found
-    ]
+    assert [
+        ("000", "success", False),
+        ("001", "success", True),
+        *((each, "pending", False) for each in above("001")),
+    ] == [(each["revision"], each["status"], each["current"]) for each in found]
     assert [None] == [each["executed_at"] for each in found if each["status"] == "pending"]
     assert re.search(r"^->\s+001 ", vecmigrate("list").out, re.MULTILINE)
 
@@ -413,7 +416,7 @@ def test_list_marks_the_current_revision(vecmigrate: ON_FILE) -> None:
 def test_backups_are_made_listed_verified_and_pruned(migrated: ON_FILE) -> None:
     """Each command works on the backups of this database, newest first."""
     made = migrated("backup", "create", "--json").document["backup"]
-    assert ("002", "manual", True) == (made["revision"], made["reason"], made["verified"])
+    assert (HEAD, "manual", True) == (made["revision"], made["reason"], made["verified"])
     listed = migrated("backup", "list", "--json").document["backups"]
     assert [made["name"], "before upgrade"] == [listed[0]["name"], listed[1]["reason"]]
     assert 0 == migrated("backup", "verify", made["name"]).code
@@ -458,7 +461,7 @@ def test_a_rollback_from_a_backup_takes_the_newest_of_that_revision(migrated: ON
     assert (1, "BackupError") == (none.code, none.document["error"]["type"])
     wrong = migrated("rollback", "--to-version", "base", "--from-backup", newer, "--json")
     assert (1, "BackupError") == (wrong.code, wrong.document["error"]["type"])
-    assert "002" == legacy.revision(released_file)
+    assert HEAD == legacy.revision(released_file)
 
     restored = migrated("rollback", "--to-version", "base", "--from-backup", "--json").document
     assert (of_base, None) == (restored["restored"], restored["to"])
@@ -485,7 +488,7 @@ def test_a_state_that_names_no_revision_is_not_filed_as_base(
     of_head = migrated("backup", "create", "--json").document["backup"]["name"]
     if "NULL" in damage:
         legacy.execute(released_file, "DROP TABLE vecmigrate_version", "CREATE TABLE vecmigrate_version (version_num)")
-        legacy.execute(released_file, "INSERT INTO vecmigrate_version VALUES ('002')")
+        legacy.execute(released_file, f"INSERT INTO vecmigrate_version VALUES ('{HEAD}')")
     legacy.execute(released_file, damage)
     damaged = legacy.digest(released_file)
     monkeypatch.setenv("VECMIGRATE_KEEP_BACKUPS", "1")
@@ -569,7 +572,7 @@ def test_base_with_yes_drops_rows_after_a_backup(tmp_path: Path) -> None:
     assert (6, "WouldLoseRowsError") == (refused.code, refused.document["error"]["type"])
     assert "vector_store_chunks (1 rows)" in refused.document["error"]["message"]
     assert "--yes" in refused.document["error"]["next"]
-    assert "002" == legacy.revision(path)
+    assert HEAD == legacy.revision(path)
 
     document = run_cli("--db-path", path, "rollback", "--to-version", "base", "--yes", "--json").document
     assert None is document["to"]
@@ -670,7 +673,7 @@ def test_exit_5_for_a_revision_that_fails(scripts: Scripts, vecmigrate: ON_FILE,
     result = vecmigrate("migrate", "--json")
     error = error_of(result)
     assert (5, "RunFailedError") == (error["exit_code"], error["type"])
-    assert "003" in error["message"]
+    assert NEXT in error["message"]
     assert Path(error["backup"]).is_file()
     assert "Traceback" not in result.err
     assert before == legacy.digest(released_file)
@@ -738,7 +741,7 @@ def test_quiet_tells_only_errors(vecmigrate: ON_FILE, released_file: Path) -> No
     """Notes are left out, answers and errors are not."""
     quiet = run_cli("-q", "--db-path", released_file, "migrate", "--version", "9.9")
     assert (0, "") == (quiet.code, quiet.err)
-    assert quiet.out.startswith("From base to 002")
+    assert quiet.out.startswith(f"From base to {HEAD}")
     assert "" == run_cli("--quiet", "versions", "9.9").err
     assert "no revision 99" in run_cli("-q", "--db-path", released_file, "migrate", "--target", "99").err
     assert "9.9 is above" in vecmigrate("versions", "9.9").err
@@ -748,7 +751,7 @@ def test_verbose_logs_to_stderr_and_not_to_stdout(released_file: Path) -> None:
     """In a process of its own, -v and -vv leave stdout one document."""
     code = "from vecmigrate.cli import main; main()"
     result = run_python(code, "-vv", "--db-path", released_file, "migrate", "--json")
-    assert (0, "002") == (result.code, result.document["to"])
+    assert (0, HEAD) == (result.code, result.document["to"])
     assert "Running upgrade" in result.err
 
 
@@ -777,7 +780,7 @@ def test_a_path_may_hold_any_character(tmp_path: Path) -> None:
     """Spaces, per cent, question mark, hash and letters of all kinds reach the file unchanged."""
     path = tmp_path / "a b%20?c=d#é:@'\".sqlite3"
     document = run_cli("--db-path", path, "migrate", "--json").document
-    assert "002" == document["to"]
+    assert HEAD == document["to"]
     assert [path.name] == [each.name for each in tmp_path.iterdir() if each.suffix == ".sqlite3"]
     assert "current" == run_cli("--db-path", path, "status", "--json").document["state"]
 
@@ -809,7 +812,7 @@ def test_an_ini_is_named_by_config(released_file: Path, tmp_path: Path, monkeypa
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("VECMIGRATE_BACKUP", "always")
     document = run_cli("--config", ini, "migrate", "--json").document
-    assert ("002", True) == (document["to"], document["backup"] is not None)
+    assert (HEAD, True) == (document["to"], document["backup"] is not None)
 
 
 @pytest.mark.parametrize("text", ["[alembic]\nscript_location = migrations\n", "[alembic\nbroken", "\x00\xff"])

@@ -12,6 +12,7 @@ import pytest
 import legacy
 from doors import ROOT, Result, run_alembic, run_cli, run_python
 from faults.slow import changed_scripts
+from ladder import HEAD, NEXT, above
 from scripts import Scripts
 from test_bad_input import UNPRIVILEGED, untouched
 from vecmigrate import shell
@@ -166,7 +167,7 @@ def test_notes_name_the_configuration_too(released: Path, tmp_path: Path) -> Non
     assert 0 == run_cli("--config", ini, "--db-path", released, "migrate").code
     released.unlink()
     result = run_cli("--config", ini, "--db-path", released, "status", "--json")
-    (note,) = (each for each in result.document["notes"] if "backups of it" in each)
+    (note,) = (each for each in result.document["notes"] if "There are backups of" in each)
     assert f"vecmigrate --config {ini} --db-path {released}" in note
     assert note in run_cli("--config", ini, "--db-path", released, "status").out
 
@@ -176,7 +177,7 @@ def test_what_a_script_prints_is_not_in_the_answer(released: Path, tmp_path: Pat
     changed_scripts(tmp_path / "scripts", "\n_up = upgrade\n\n\ndef upgrade():\n    _up()\n    print('hello')\n")
     ini = tmp_path / "scripts" / "alembic.ini"
     result = run_cli("--config", ini, "--db-path", released, "migrate", "--json")
-    assert ("002", True) == (result.document["to"], "hello" in result.err)
+    assert (HEAD, True) == (result.document["to"], "hello" in result.err)
 
 
 def test_a_configuration_that_is_not_there_is_not_to_be_corrected(folder: Path) -> None:
@@ -214,7 +215,7 @@ def test_the_plan_of_force_is_what_force_does(released: Path) -> None:
     before = untouched(released.parent)
     words = ("--db-path", released, "migrate", "--force", "--target", "1")
     plan = run_cli(*words, "--dry-run", "--json").document
-    assert ("002", "002", ["002", "001"], ["001", "002"]) == tuple(
+    assert (HEAD, HEAD, above("000")[::-1], above("000")) == tuple(
         plan[key] for key in ("from", "to", "reverted", "applied")
     )
     assert "001 unified_vector_stores (down)" in run_cli(*words, "--dry-run").out
@@ -223,19 +224,19 @@ def test_the_plan_of_force_is_what_force_does(released: Path) -> None:
     assert {key: plan[key] for key in ("from", "to", "reverted", "applied")} == {
         key: done[key] for key in ("from", "to", "reverted", "applied")
     }
-    assert "(reverted: 002, 001; applied: 001, 002)" in run_cli(*words).out
+    assert f"(reverted: {', '.join(above('000')[::-1])}; applied: {', '.join(above('000'))})" in run_cli(*words).out
 
 
 def test_the_plan_for_a_newer_database_is_what_migrate_does(released: Path) -> None:
     """Nothing, with a note, as long as this version may run on it."""
     run_cli("--db-path", released, "migrate")
-    legacy.execute(released, "UPDATE vecmigrate_version SET version_num = '009'")
+    legacy.execute(released, "UPDATE vecmigrate_version SET version_num = '909'")
     plan, done = (run_cli("--db-path", released, "migrate", *more, "--json") for more in (("--dry-run",), ()))
-    assert (0, "009", []) == (plan.code, plan.document["to"], plan.document["applied"])
+    assert (0, "909", []) == (plan.code, plan.document["to"], plan.document["applied"])
     assert (done.code, done.err) == (plan.code, plan.err)
     refused = run_cli("--db-path", released, "rollback", "--to-version", "-1", "--from-backup", "--json")
     assert (1, "TargetError") == (refused.code, refused.document["error"]["type"])
-    assert "009" in refused.document["error"]["message"]
+    assert "909" in refused.document["error"]["message"]
 
 
 def test_a_relative_target_of_a_backup_counts_from_the_database(released: Path) -> None:
@@ -243,7 +244,7 @@ def test_a_relative_target_of_a_backup_counts_from_the_database(released: Path) 
     run_cli("--db-path", released, "migrate", "--target", "1")
     run_cli("--db-path", released, "migrate")
     result = run_cli("--db-path", released, "rollback", "--to-version", "-1", "--from-backup", "--json")
-    assert (0, "002", "001") == (result.code, result.document["from"], result.document["to"])
+    assert (0, HEAD, "001") == (result.code, result.document["from"], result.document["to"])
 
 
 def test_the_history_of_somebody_else_is_not_cleared(folder: Path) -> None:
@@ -312,7 +313,7 @@ def test_a_reader_that_has_heard_enough_is_no_error(released: Path) -> None:
         os.close(writing)
         assert (words, code, False) == (words, done.returncode, "Traceback" in done.stderr)
         assert (words, code in {0, 3}) == (words, "" == done.stderr)
-    assert "002" == legacy.revision(released)
+    assert HEAD == legacy.revision(released)
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
@@ -326,7 +327,7 @@ def test_an_answer_that_cannot_be_written_is_not_taken_for_a_failed_run(released
     assert "could not be written" in done.stderr
     assert "What the command did stands" in done.stderr
     assert "rolled back" not in done.stderr
-    assert "002" == legacy.revision(released)
+    assert HEAD == legacy.revision(released)
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])
@@ -367,24 +368,25 @@ def test_the_alembic_command_logs_a_run_once_and_its_backup(released: Path) -> N
 @pytest.mark.parametrize(
     ("text", "fault"),
     [
-        ("def broken(:\n", "SyntaxError in 003_added.py, line 1"),
-        ("import os\nimport nothing_here\n", "ModuleNotFoundError in 003_added.py, line 2"),
-        ("import os\nos.environ['NOT_SET']\n", "KeyError in 003_added.py, line 2"),
-        ('revision = "003"\ndown_revision = "017"\n', "a down_revision names '017', and there is no such revision"),
-        ("x = 1\n", "Could not determine revision id from filename 003_added.py"),
+        ("def broken(:\n", "SyntaxError in {added}, line 1"),
+        ("import os\nimport nothing_here\n", "ModuleNotFoundError in {added}, line 2"),
+        ("import os\nos.environ['NOT_SET']\n", "KeyError in {added}, line 2"),
+        (f'revision = "{NEXT}"\ndown_revision = "917"\n', "a down_revision names '917', and there is no such revision"),
+        ("x = 1\n", "Could not determine revision id from filename {added}"),
     ],
 )
-@pytest.mark.filterwarnings("ignore:Revision 017 referenced")
+@pytest.mark.filterwarnings("ignore:Revision 917 referenced")
 def test_a_faulty_script_is_named(
     text: str, fault: str, released: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever writes revisions reads where the mistake is, at each command, and nothing is changed."""
     scripts = Scripts(tmp_path / "scripts", monkeypatch)
-    scripts.add("pass").write_text(text)
+    added = scripts.add("pass")
+    added.write_text(text)
     before = untouched(released.parent)
     for words in (("status",), ("migrate",), ("versions",)):
         result = run_cli("--db-path", released, *words, "--json")
         assert (1, "ConfigurationError") == (result.code, result.document["error"]["type"])
-        assert fault in result.document["error"]["message"]
+        assert fault.format(added=added.name) in result.document["error"]["message"]
         assert ".. " not in result.document["error"]["message"]
     assert before == untouched(released.parent)

@@ -11,6 +11,7 @@ import pytest
 import legacy
 import vecmigrate
 from doors import DOORS, downgrade, run_cli, upgrade, url
+from ladder import HEAD, REVISIONS, above
 
 SAME = "vector_store_id, session_id, provider, expires_at, created_at, updated_at"
 UNIFIED = (
@@ -100,8 +101,8 @@ def backups(path: Path) -> list[Path]:
     return sorted((path.parent / "backups").glob("*.sqlite3"))
 
 
-UP = [(revision, "upgrade", "success") for revision in ("000", "001", "002")]
-DOWN = [(revision, "downgrade", "success") for revision in ("002", "001")]
+UP = [(revision, "upgrade", "success") for revision in REVISIONS]
+DOWN = [(revision, "downgrade", "success") for revision in above("000")[::-1]]
 
 
 @pytest.mark.parametrize("door", DOORS)
@@ -112,7 +113,7 @@ def test_a_legacy_database_goes_up_back_and_up_again(door: str, shape: str, lega
 
     upgrade(door, legacy_file)
 
-    assert "002" == legacy.revision(legacy_file)
+    assert HEAD == legacy.revision(legacy_file)
     assert service == legacy.service_digest(legacy_file)
     assert sessions == unified_rows(legacy_file, shape)
     assert stores == named_rows(legacy_file)
@@ -159,11 +160,11 @@ def test_the_command_line_tells_of_each_step(shape: str, legacy_file: Path) -> N
     """status, migrate, list, history, rollback and migrate again each report what is true."""
     file = ("--db-path", legacy_file)
     before = run_cli(*file, "status", "--json").document
-    assert ("unversioned", None, ["000", "001", "002"]) == (before["state"], before["revision"], before["pending"])
+    assert ("unversioned", None, REVISIONS) == (before["state"], before["revision"], before["pending"])
     assert 3 == run_cli(*file, "status", "--check").code
 
     up = run_cli(*file, "migrate", "--json").document
-    assert (None, "002", ["000", "001", "002"]) == (up["from"], up["to"], up["applied"])
+    assert (None, HEAD, REVISIONS) == (up["from"], up["to"], up["applied"])
     assert str(backups(legacy_file)[0]) == up["backup"]
     assert {"converted": 6, "set_aside": 0} == up["rows"]
 
@@ -174,12 +175,12 @@ def test_the_command_line_tells_of_each_step(shape: str, legacy_file: Path) -> N
     assert mirror(legacy_file) == run_cli(*file, "history", "--json").document["attempts"]
 
     down = run_cli(*file, "rollback", "--to-version", "0", "--json").document
-    assert ("002", "000", ["002", "001"]) == (down["from"], down["to"], down["reverted"])
+    assert (HEAD, "000", above("000")[::-1]) == (down["from"], down["to"], down["reverted"])
     after = run_cli(*file, "status", "--json").document
-    assert ("pending", "000", ["001", "002"]) == (after["state"], after["revision"], after["pending"])
+    assert ("pending", "000", above("000")) == (after["state"], after["revision"], after["pending"])
 
     again = run_cli(*file, "migrate", "--json").document
-    assert ("000", "002", ["001", "002"]) == (again["from"], again["to"], again["applied"])
+    assert ("000", HEAD, above("000")) == (again["from"], again["to"], again["applied"])
     assert 0 == run_cli(*file, "status", "--check").code
     assert legacy.SOURCE_ROWS[shape] == legacy.query(legacy_file, "SELECT count(*) FROM vector_stores")[0][0]
 

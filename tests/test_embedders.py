@@ -1,11 +1,13 @@
-"""Embedders of one's own: a module and a callable in it, named on the command line."""
+"""Embedders as they are named on the command line: a module and a callable in it, or a ready one."""
 
 import sys
 from collections.abc import Iterator
+from importlib.metadata import metadata
 from pathlib import Path
 
 import pytest
 
+from doors import run_python
 from vecmigrate.embedding import embedders
 from vecmigrate.errors import EmbedderError
 
@@ -121,3 +123,56 @@ def test_what_cannot_be_called_for_vectors_is_no_embedder(source: str, told: str
     (folder / "my_embedder.py").write_text(source)
 
     assert told in refused("my_embedder:embed").message
+
+
+READY = {"sentence-transformers": "sentence_transformers", "fastembed": "fastembed", "openai": "openai"}
+
+
+@pytest.mark.parametrize("name", READY)
+def test_a_ready_one_without_its_package_names_the_extra(name: str) -> None:
+    """The command that installs it works when pasted, and there is an extra of that name."""
+    code = (
+        f"import sys; sys.modules[{READY[name]!r}] = None\n"
+        "from vecmigrate.embedding import embedders\n"
+        "from vecmigrate.errors import EmbedderError\n"
+        f"try: embedders.load('{name}:small', model='some/model')\n"
+        "except EmbedderError as error: print(error)"
+    )
+    extras = metadata("vecmigrate").get_all("Provides-Extra") or []
+
+    assert [
+        f"The embedder {name} cannot be used: its package is not installed. No vector was written.",
+        f'Next: pip install "vecmigrate[{name}]"',
+    ] == run_python(code).out.splitlines()
+    assert name in extras
+
+
+@pytest.mark.parametrize("name", READY)
+def test_a_ready_one_whose_package_is_broken_says_so(name: str, folder: Path) -> None:
+    """A package that lacks another, as one installed by halves does, is not called missing."""
+    (folder / f"{READY[name]}.py").write_text("import no_such_package\n")
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        "from vecmigrate.embedding import embedders\n"
+        "from vecmigrate.errors import EmbedderError\n"
+        f"try: embedders.load('{name}:small', model='some/model')\n"
+        "except EmbedderError as error: print(error.message)"
+    )
+    why = "ModuleNotFoundError: No module named 'no_such_package'"
+
+    assert [
+        f"The embedder {name} cannot be used: its package cannot be imported: {why}. No vector was written."
+    ] == run_python(code, folder).out.splitlines()
+
+
+def test_a_package_is_imported_only_when_it_is_named(folder: Path) -> None:
+    """An embedder of one's own brings in none of the packages of the ready ones."""
+    (folder / "my_embedder.py").write_text("def embed(texts):\n    return texts\n")
+    code = (
+        "import os, sys; os.chdir(sys.argv[1])\n"
+        "from vecmigrate.embedding import embedders\n"
+        "embedders.load('my_embedder:embed', model='some/model')\n"
+        f"print(sorted(set(sys.modules) & {set(READY.values())!r}))"
+    )
+
+    assert "[]" == run_python(code, folder).out.strip()

@@ -13,6 +13,7 @@ from sqlalchemy.pool import QueuePool, StaticPool
 import legacy
 import vecmigrate
 from doors import run_cli, url
+from ladder import HEAD
 from vecmigrate.engine import locate, reading, sqlite_url, writing
 from vecmigrate.errors import ConfigurationError, DatabaseUnusableError, LockTimeoutError
 
@@ -36,7 +37,7 @@ def test_any_character_is_allowed_in_a_path(name: str, tmp_path: Path) -> None:
 
     assert 0 == run_cli("--db-path", path, "migrate").code
 
-    assert "002" == legacy.revision(path)
+    assert HEAD == legacy.revision(path)
     assert {name, f"{path.stem}.migrations.json"} == {each.name for each in tmp_path.iterdir()}
     assert "current" == vecmigrate.status(sqlite_url(str(path))).state
 
@@ -112,7 +113,7 @@ def test_a_link_means_the_file_behind_it(released_file: Path, tmp_path: Path) ->
 
     vecmigrate.upgrade(url(link))
 
-    assert "002" == legacy.revision(released_file)
+    assert HEAD == legacy.revision(released_file)
     assert (released_file.parent / "backups").is_dir()
     assert link.is_symlink()
 
@@ -209,7 +210,7 @@ def test_a_writer_waits_for_the_lock(released_file: Path) -> None:
         holder.execute("COMMIT")
         started.join(60)
 
-    assert "002" == legacy.revision(released_file)
+    assert HEAD == legacy.revision(released_file)
 
 
 def test_a_lock_held_too_long_is_exit_4(released_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -276,9 +277,9 @@ def test_an_engine_in_memory_is_migrated_itself() -> None:
 
     report = vecmigrate.upgrade(engine)
 
-    assert (None, "002") == (report.backup, report.to_revision)
+    assert (None, HEAD) == (report.backup, report.to_revision)
     with engine.connect() as connection:
-        assert "002" == connection.exec_driver_sql("SELECT version_num FROM vecmigrate_version").scalar()
+        assert HEAD == connection.exec_driver_sql("SELECT version_num FROM vecmigrate_version").scalar()
         assert 1 == connection.exec_driver_sql("PRAGMA foreign_keys").scalar()
     assert "current" == vecmigrate.status(engine).state
     engine.dispose()
@@ -323,7 +324,7 @@ def test_eight_threads_on_eight_databases_migrate_them_all(tmp_path: Path) -> No
     for thread in threads:
         thread.join(120)
 
-    assert ["002"] * 8 == [legacy.revision(path) for path in paths]
+    assert [HEAD] * 8 == [legacy.revision(path) for path in paths]
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid"), reason="modes are POSIX's")

@@ -16,6 +16,7 @@ from alembic.util import CommandError
 import legacy
 import vecmigrate
 from doors import DOORS, run_alembic, run_cli, upgrade, url
+from ladder import APP_VERSIONS, BELOW_HEAD, COMPATIBLE_FROM, HEAD, NEWEST, NEXT, REVISIONS, above
 from scripts import Scripts
 from vecmigrate import manifests
 from vecmigrate.errors import AheadError, NeedsPersonError, RunFailedError
@@ -101,11 +102,11 @@ def test_the_readers_of_the_real_command_tell_what_they_should(released_file: Pa
     assert "Target database is not up to date" in behind.out + behind.err
 
     vecmigrate.upgrade(url(released_file))
-    assert "002 (head)" in run_alembic(released_file, "current").out
+    assert f"{HEAD} (head)" in run_alembic(released_file, "current").out
     assert "No new upgrade operations detected." in run_alembic(released_file, "check").out
-    assert "002 (head)" in run_alembic(released_file, "heads").out
+    assert f"{HEAD} (head)" in run_alembic(released_file, "heads").out
     history = run_alembic(released_file, "history", "-i").out
-    assert "001 -> 002 (head) (current)" in history
+    assert f"{BELOW_HEAD} -> {HEAD} (head) (current)" in history
 
 
 def test_a_failed_command_prints_no_traceback(tmp_path: Path) -> None:
@@ -122,7 +123,7 @@ def test_the_real_command_takes_settings_by_x(released_file: Path) -> None:
     """-x backup=never makes no backup."""
     assert 0 == run_alembic(released_file, "-x", "backup=never", "upgrade", "head").code
 
-    assert "002" == legacy.revision(released_file)
+    assert HEAD == legacy.revision(released_file)
     assert not (released_file.parent / "backups").exists()
 
 
@@ -141,16 +142,11 @@ def test_an_unknown_x_is_refused(released_file: Path) -> None:
 def test_relative_targets_move_one_step(released_file: Path) -> None:
     """+1 and -1 mean what they mean in Alembic."""
     reached = []
-    for call, target in (
-        (command.upgrade, "+1"),
-        (command.upgrade, "+1"),
-        (command.upgrade, "+1"),
-        (command.downgrade, "-1"),
-    ):
+    for call, target in (*((command.upgrade, "+1") for _ in REVISIONS), (command.downgrade, "-1")):
         call(configured(released_file), target)
         reached.append(legacy.revision(released_file))
 
-    assert ["000", "001", "002", "001"] == reached
+    assert [*REVISIONS, BELOW_HEAD] == reached
 
 
 def test_a_relative_target_beyond_head_is_refused(released_file: Path) -> None:
@@ -181,7 +177,7 @@ def test_stamp_is_refused_where_tables_are_missing(legacy_file: Path) -> None:
     """A legacy database cannot be stamped head, and the refusal names what is missing."""
     before = legacy.tree(legacy_file.parent)
 
-    with pytest.raises(CommandError, match=r"cannot be stamped 002: it lacks .*embedding_models"):
+    with pytest.raises(CommandError, match=f"cannot be stamped {HEAD}: it lacks .*embedding_models"):
         command.stamp(configured(legacy_file), "head")
 
     assert before == legacy.tree(legacy_file.parent)
@@ -192,7 +188,7 @@ def test_stamp_on_an_absent_database_creates_nothing(tmp_path: Path) -> None:
     folder = tmp_path / "empty"
     folder.mkdir()
 
-    with pytest.raises(CommandError, match="cannot be stamped 002"):
+    with pytest.raises(CommandError, match=f"cannot be stamped {HEAD}"):
         command.stamp(configured(folder / "absent.sqlite3"), "head")
 
     assert {} == legacy.tree(folder)
@@ -206,9 +202,9 @@ def test_stamp_records_a_revision_whose_tables_are_there(released_file: Path) ->
 
     assert 0 == run_alembic(released_file, "stamp", "head").code
 
-    assert "002" == legacy.revision(released_file)
+    assert HEAD == legacy.revision(released_file)
     assert digest == legacy.digest(released_file)
-    assert ("002", "stamp", "success") == attempts(released_file)[-1]
+    assert (HEAD, "stamp", "success") == attempts(released_file)[-1]
     assert 2 == len(list((released_file.parent / "backups").glob("*.sqlite3")))
 
 
@@ -224,10 +220,10 @@ def test_stamp_with_purge_mends_a_version_table_with_two_rows(released_file: Pat
 
     command.stamp(configured(released_file), "head", purge=True)
 
-    assert [("002",)] == legacy.query(released_file, "SELECT version_num FROM vecmigrate_version")
+    assert [(HEAD,)] == legacy.query(released_file, "SELECT version_num FROM vecmigrate_version")
 
 
-@pytest.mark.parametrize("revision", ["002", "777"])
+@pytest.mark.parametrize("revision", [HEAD, "777"])
 def test_stamp_with_purge_works_from_any_single_revision(revision: str, released_file: Path) -> None:
     """The backup before it tells the revision that was there, known here or not."""
     vecmigrate.upgrade(url(released_file))
@@ -235,7 +231,7 @@ def test_stamp_with_purge_works_from_any_single_revision(revision: str, released
 
     command.stamp(configured(released_file), "head", purge=True)
 
-    assert "002" == legacy.revision(released_file)
+    assert HEAD == legacy.revision(released_file)
     folder = released_file.parent / "backups"
     assert {None, revision} == {backup.revision for backup, _ in manifests.manifests(str(folder)) if backup}
 
@@ -244,24 +240,24 @@ def test_stamp_with_purge_works_from_any_single_revision(revision: str, released
 
 
 def test_a_new_revision_gets_the_next_number_without_a_database(scripts: Scripts, tmp_path: Path) -> None:
-    """The command `revision` writes 003_<slug>.py and neither needs nor makes a database."""
+    """The command `revision` writes <number>_<slug>.py and neither needs nor makes a database."""
     absent = tmp_path / "absent.sqlite3"
 
     result = run_alembic(absent, "revision", "-m", "Add tags", ini=scripts.ini)
 
     assert 0 == result.code, result.err
-    text = (scripts.versions / "003_add_tags.py").read_text(encoding="utf-8")
-    assert text.startswith('"""Add tags\n\nRevision ID: 003\nRevises: 002\n')
-    assert ("revision = '003'" in text, "down_revision = '002'" in text) == (True, True)
+    text = (scripts.versions / f"{NEXT}_add_tags.py").read_text(encoding="utf-8")
+    assert text.startswith(f'"""Add tags\n\nRevision ID: {NEXT}\nRevises: {HEAD}\n')
+    assert (f"revision = '{NEXT}'" in text, f"down_revision = '{HEAD}'" in text) == (True, True)
     assert not absent.exists()
 
 
 def test_a_new_revision_keeps_a_given_id(scripts: Scripts, tmp_path: Path) -> None:
     """--rev-id wins over the next number."""
-    command.revision(configured(tmp_path / "absent.sqlite3"), message="Later", rev_id="010")
+    command.revision(configured(tmp_path / "absent.sqlite3"), message="Later", rev_id="910")
 
-    assert (scripts.versions / "010_later.py").exists()
-    assert not (scripts.versions / "003_later.py").exists()
+    assert (scripts.versions / "910_later.py").exists()
+    assert not (scripts.versions / f"{NEXT}_later.py").exists()
 
 
 def test_autogenerate_at_head_proposes_nothing(scripts: Scripts, released_file: Path) -> None:
@@ -270,7 +266,7 @@ def test_autogenerate_at_head_proposes_nothing(scripts: Scripts, released_file: 
 
     command.revision(configured(released_file), message="Nothing", autogenerate=True)
 
-    text = (scripts.versions / "003_nothing.py").read_text(encoding="utf-8")
+    text = (scripts.versions / f"{NEXT}_nothing.py").read_text(encoding="utf-8")
     assert "op." not in text.partition("def upgrade")[2]
 
 
@@ -361,7 +357,7 @@ def test_the_script_down_undoes_the_script_up(tmp_path: Path) -> None:
     path = tmp_path / "scripted.sqlite3"
     apply(path, rendered(path, command.upgrade, "head"))
 
-    apply(path, rendered(path, command.downgrade, "002:base"))
+    apply(path, rendered(path, command.downgrade, f"{HEAD}:base"))
 
     assert legacy.revision(path) is None
     assert set() == legacy.OUR_TABLES & legacy.tables(path)
@@ -375,7 +371,7 @@ def test_the_real_command_prints_the_script_on_stdout_alone(tmp_path: Path) -> N
 
     apply(path, result.out)
 
-    assert "002" == legacy.revision(path)
+    assert HEAD == legacy.revision(path)
 
 
 # Failing revisions.
@@ -432,10 +428,10 @@ def test_a_revision_that_fails_leaves_the_old_state(
     assert before == legacy.digest(released_file)
     assert service == legacy.service_digest(released_file)
     assert legacy.revision(released_file) is None
-    skipped = [(revision, "upgrade", "skipped") for revision in ("000", "001", "002")]
-    assert [*skipped, ("003", "upgrade", "failed")] == attempts(released_file)
+    skipped = [(revision, "upgrade", "skipped") for revision in REVISIONS]
+    assert [*skipped, (NEXT, "upgrade", "failed")] == attempts(released_file)
     messages = legacy.query(released_file, "SELECT message FROM vecmigrate_history WHERE status = 'skipped'")
-    assert {("rolled back with 003",)} == set(messages)
+    assert {(f"rolled back with {NEXT}",)} == set(messages)
 
 
 @pytest.mark.parametrize("door", DOORS[1:])
@@ -457,10 +453,10 @@ def test_a_failing_revision_leaves_the_old_state_at_the_other_doors(
         assert isinstance(raised.value.__cause__, RunFailedError)
         message = str(raised.value)
 
-    assert "Revision 003 failed" in message
+    assert f"Revision {NEXT} failed" in message
     assert "Backup: " in message
     assert before == legacy.digest(released_file)
-    assert ("003", "upgrade", "failed") == attempts(released_file)[-1]
+    assert (NEXT, "upgrade", "failed") == attempts(released_file)[-1]
 
 
 def test_a_corrected_revision_runs_after_its_failure(scripts: Scripts, released_file: Path) -> None:
@@ -471,14 +467,14 @@ def test_a_corrected_revision_runs_after_its_failure(scripts: Scripts, released_
 
     assert 0 == run_cli("--db-path", released_file, "migrate").code
 
-    assert "003" == legacy.revision(released_file)
-    assert ("003", "upgrade", "success") == attempts(released_file)[-1]
+    assert NEXT == legacy.revision(released_file)
+    assert (NEXT, "upgrade", "success") == attempts(released_file)[-1]
 
 
 def test_a_failing_downgrade_leaves_the_state_at_head(scripts: Scripts, released_file: Path) -> None:
     """A run down is all or nothing too."""
     scripts.add('op.execute("CREATE TABLE whole (x)")')
-    vecmigrate.upgrade(url(released_file), "003")
+    vecmigrate.upgrade(url(released_file), NEXT)
     before = legacy.digest(released_file)
     scripts.add("pass", downgrade='op.execute("DROP TABLE whole")')
     broken = scripts.versions / "001_unified_vector_stores.py"
@@ -489,8 +485,9 @@ def test_a_failing_downgrade_leaves_the_state_at_head(scripts: Scripts, released
     assert 5 == run_cli("--db-path", released_file, "rollback", "--to-version", "0").code
 
     assert before == legacy.digest(released_file)
-    assert "003" == legacy.revision(released_file)
-    ended = [("003", "downgrade", "skipped"), ("002", "downgrade", "skipped"), ("001", "downgrade", "failed")]
+    assert NEXT == legacy.revision(released_file)
+    undone = [(each, "downgrade", "skipped") for each in (NEXT, *above("001")[::-1])]
+    ended = [*undone, ("001", "downgrade", "failed")]
     assert ended == attempts(released_file)[-3:]
 
 
@@ -517,21 +514,23 @@ def make_ahead(path: Path, compatible_from: str) -> None:
     vecmigrate.upgrade(url(path))
     legacy.execute(
         path,
-        "UPDATE vecmigrate_version SET version_num = '009'",
-        "UPDATE vecmigrate_meta SET value = '2.0.0' WHERE key = 'app_version'",
+        "UPDATE vecmigrate_version SET version_num = '909'",
+        "UPDATE vecmigrate_meta SET value = '99.0.0' WHERE key = 'app_version'",
         "DELETE FROM vecmigrate_meta WHERE key = 'compatible_from'",
         f"INSERT INTO vecmigrate_meta VALUES ('compatible_from', '{compatible_from}')",
     )
 
 
-@pytest.mark.parametrize(("oldest", "usable"), [("1.0.0", True), ("1.2.2", True), ("1.2.3", False), ("2.0.0", False)])
+@pytest.mark.parametrize(
+    ("oldest", "usable"), [("1.0.0", True), (NEWEST, True), (f"{NEWEST}.1", False), ("99.0.0", False)]
+)
 def test_a_newer_database_is_known_as_such(oldest: str, usable: bool, released_file: Path) -> None:  # noqa: FBT001
     """An unknown revision says who wrote it and whether this version may run on it, at every door."""
     make_ahead(released_file, oldest)
     before = legacy.tree(released_file.parent)
 
     status = vecmigrate.status(url(released_file))
-    assert ("ahead", "009", "2.0.0", []) == (status.state, status.revision, status.app_version, status.pending)
+    assert ("ahead", "909", "99.0.0", []) == (status.state, status.revision, status.app_version, status.pending)
     may = "may still run on it" if usable else "must not run on it"
     assert may in status.notes[0]
     assert usable == status.compatible
@@ -541,7 +540,7 @@ def test_a_newer_database_is_known_as_such(oldest: str, usable: bool, released_f
 
     result = run_cli("--db-path", released_file, "migrate")
     assert (0 if usable else 6) == result.code
-    assert "written by app version 2.0.0" in result.err
+    assert "written by app version 99.0.0" in result.err
     assert may in result.err
 
     report = vecmigrate.ensure_current(url(released_file))
@@ -551,7 +550,7 @@ def test_a_newer_database_is_known_as_such(oldest: str, usable: bool, released_f
         vecmigrate.upgrade(url(released_file))
         command.upgrade(configured(released_file), "head")
     else:
-        with pytest.raises(AheadError, match=r"install app version 2\.0\.0"):
+        with pytest.raises(AheadError, match=r"install app version 99\.0\.0"):
             vecmigrate.upgrade(url(released_file))
         with pytest.raises(CommandError, match="must not run on it"):
             command.upgrade(configured(released_file), "head")
@@ -560,11 +559,11 @@ def test_a_newer_database_is_known_as_such(oldest: str, usable: bool, released_f
 
 def test_the_version_of_the_application_decides_about_a_newer_database(released_file: Path) -> None:
     """With app_version given, that one is compared instead of the newest of the map."""
-    make_ahead(released_file, "1.5.0")
+    make_ahead(released_file, "50.0.0")
 
     assert "ahead_incompatible" == vecmigrate.ensure_current(url(released_file)).state
-    assert "ahead_compatible" == vecmigrate.ensure_current(url(released_file), app_version="1.6.0").state
-    assert "ahead_incompatible" == vecmigrate.ensure_current(url(released_file), app_version="1.4.9").state
+    assert "ahead_compatible" == vecmigrate.ensure_current(url(released_file), app_version="50.1.0").state
+    assert "ahead_incompatible" == vecmigrate.ensure_current(url(released_file), app_version="49.0.0").state
 
 
 def test_a_newer_database_without_a_word_of_its_writer_is_not_used(released_file: Path) -> None:
@@ -585,7 +584,7 @@ def test_a_newer_database_is_not_downgraded_or_stamped(released_file: Path) -> N
 
     assert 6 == run_cli("--db-path", released_file, "rollback", "--to-version", "0").code
     for call in (command.downgrade, command.stamp):
-        with pytest.raises(CommandError, match="009"):
+        with pytest.raises(CommandError, match="909"):
             call(configured(released_file), "001")
 
     assert before == legacy.tree(released_file.parent)
@@ -605,13 +604,13 @@ def test_the_history_can_be_cleared_without_forgetting_what_is_compatible(releas
 def test_revision_and_app_version_are_kept_in_the_database(released_file: Path) -> None:
     """After each run the database says which app version wrote it, and the oldest that may use it."""
     told: list[dict[object, object]] = []
-    for target in ("000", "001", "002"):
+    for target in REVISIONS:
         vecmigrate.upgrade(url(released_file), target)
         known = legacy.query(released_file, "SELECT key, value FROM vecmigrate_meta")
         told.append({row[0]: row[1] for row in known})
 
-    assert ["0.0.0", "1.0.0", "1.2.2"] == [each["app_version"] for each in told]
-    assert ["0.0.0", "1.0.0", "1.0.0"] == [each["compatible_from"] for each in told]
+    assert [APP_VERSIONS[each] for each in REVISIONS] == [each["app_version"] for each in told]
+    assert [COMPATIBLE_FROM[each] for each in REVISIONS] == [each["compatible_from"] for each in told]
     assert 1 == len({each["database_id"] for each in told})
 
 
@@ -644,22 +643,22 @@ def test_history_survives_going_to_base_and_back(released_file: Path) -> None:
     """Neither base nor a restore forgets an attempt."""
     vecmigrate.upgrade(url(released_file))
     vecmigrate.rollback(url(released_file), to_version="base", allow_data_loss=True)
-    assert 6 == len(attempts(released_file))
+    assert 2 * len(REVISIONS) == len(attempts(released_file))
     vecmigrate.upgrade(url(released_file))
     known = attempts(released_file)
-    backups = sorted((released_file.parent / "backups").glob("*-002.sqlite3"))
+    backups = sorted((released_file.parent / "backups").glob(f"*-{HEAD}.sqlite3"))
 
     vecmigrate.restore(url(released_file), name=backups[0].name)
 
     assert known == attempts(released_file)[:-1]
-    assert ("002", "restore", "success") == attempts(released_file)[-1]
+    assert (HEAD, "restore", "success") == attempts(released_file)[-1]
 
 
 def test_a_fresh_database_is_created_without_a_backup(tmp_path: Path) -> None:
     """There is nothing to save of a database that did not exist."""
     report = vecmigrate.upgrade(url(tmp_path / "fresh.sqlite3"))
 
-    assert (True, None, "002") == (report.created, report.backup, report.to_revision)
+    assert (True, None, HEAD) == (report.created, report.backup, report.to_revision)
     assert not (tmp_path / "backups").exists()
 
 
@@ -692,4 +691,4 @@ def test_the_environment_names_the_database(released_file: Path, monkeypatch: py
 
     command.upgrade(vecmigrate.alembic_config(), "head")
 
-    assert "002" == vecmigrate.status().revision
+    assert HEAD == vecmigrate.status().revision

@@ -15,6 +15,7 @@ from mcp import Client, StdioServerParameters
 import legacy
 import vecmigrate
 from doors import ROOT, run_python, url
+from ladder import HEAD
 
 EXAMPLES = ROOT / "docs" / "examples"
 
@@ -62,7 +63,7 @@ def test_an_mcp_server_migrates_a_legacy_database_before_its_first_answer(releas
     tools, state, stores = asyncio.run(converse(released_file))
 
     assert {"list_stores", "database_state"} == tools
-    assert ("migrated", "002", None) == (state["state"], state["after"], state["error"])
+    assert ("migrated", HEAD, None) == (state["state"], state["after"], state["error"])
     assert Path(state["backup"]).is_file()
     assert legacy.SOURCE_ROWS["released"] == len(stores)
 
@@ -111,8 +112,8 @@ def test_a_fastapi_application_migrates_in_its_lifespan(released_file: Path, mon
 
     assert legacy.revision(released_file) is None
     with TestClient(fastapi_app.app) as client:
-        assert "002" == legacy.revision(released_file)
-        assert {"revision": "002"} == client.get("/health").json()
+        assert HEAD == legacy.revision(released_file)
+        assert {"revision": HEAD} == client.get("/health").json()
         stores = client.get("/stores", params={"limit": 1000}).json()
 
     assert legacy.SOURCE_ROWS["released"] == len(stores)
@@ -140,7 +141,7 @@ def test_a_click_application_migrates_on_its_first_command_after_an_upgrade(rele
     second = runner.invoke(click_app.app, ["--db", str(released_file), "stores"])
 
     assert (0, 0) == (first.exit_code, second.exit_code)
-    assert "upgraded to revision 002" in first.stderr
+    assert f"upgraded to revision {HEAD}" in first.stderr
     assert str(released_file.parent / "backups") in first.stderr
     assert "" == second.stderr
     assert legacy.SOURCE_ROWS["released"] == len(second.stdout.split())
@@ -165,7 +166,7 @@ def test_the_examples_open_the_file_that_they_migrate(released_file: Path) -> No
     result = click.testing.CliRunner().invoke(click_app.app, ["--db", str(path), "stores"])
 
     assert legacy.SOURCE_ROWS["released"] == len(result.stdout.split())
-    assert "002" == legacy.revision(path)
+    assert HEAD == legacy.revision(path)
     _, state, stores = asyncio.run(converse(path))
     assert ("current", legacy.SOURCE_ROWS["released"]) == (state["state"], len(stores))
 

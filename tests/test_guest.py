@@ -11,6 +11,7 @@ import pytest
 
 import legacy
 from doors import ROOT, Result, run_alembic, run_python
+from ladder import BELOW_HEAD, HEAD, NEXT
 
 SNAPSHOT = """
 import logging, os, signal, sys, threading, time, warnings
@@ -116,8 +117,8 @@ BAD_REVISION = """
 import os
 from alembic import op
 
-revision = "003"
-down_revision = "002"
+revision = NEXT
+down_revision = HEAD
 branch_labels = None
 depends_on = None
 
@@ -146,7 +147,7 @@ def test_a_guest_changes_nothing_of_the_process(released_file: Path) -> None:
     result = run_python(SNAPSHOT + SUCCESS + COMPARE, released_file)
 
     assert (0, "", "changed []\n") == (result.code, result.out, result.err)
-    assert "002" == legacy.revision(released_file)
+    assert HEAD == legacy.revision(released_file)
 
 
 @pytest.mark.parametrize("spoil", [occupy, damage])
@@ -178,7 +179,7 @@ except KeyboardInterrupt:
     result = run_python(SNAPSHOT + code + COMPARE, released_file)
 
     assert (0, "", "changed []\n") == (result.code, result.out, result.err)
-    statuses = "SELECT status FROM vecmigrate_history WHERE revision = '003' ORDER BY id"
+    statuses = f"SELECT status FROM vecmigrate_history WHERE revision = '{NEXT}' ORDER BY id"
     assert [("failed",), ("interrupted",)] == legacy.query(released_file, statuses)
 
 
@@ -336,7 +337,7 @@ assert (service.disabled, service.level) == (False, logging.INFO)
     result = run_python(code, released_file)
 
     assert (0, "", "") == (result.code, result.out, result.err)
-    assert "002" == legacy.revision(released_file)
+    assert HEAD == legacy.revision(released_file)
 
 
 def test_the_alembic_command_disables_no_logger(released_file: Path) -> None:
@@ -349,7 +350,7 @@ assert (service.disabled, service.level) == (False, logging.INFO)
     result = run_python(code, environ={"VECMIGRATE_DATABASE_URL": f"sqlite:///{released_file}"})
 
     assert 0 == result.code, result.err
-    assert "[alembic.runtime.migration] Running upgrade 001 -> 002" in result.err
+    assert f"[alembic.runtime.migration] Running upgrade {BELOW_HEAD} -> {HEAD}" in result.err
 
 
 def test_the_alembic_command_logs_to_stderr_only(released_file: Path) -> None:
@@ -357,4 +358,4 @@ def test_the_alembic_command_logs_to_stderr_only(released_file: Path) -> None:
     result = run_alembic(released_file, "upgrade", "head")
 
     assert (0, "") == (result.code, result.out)
-    assert "Running upgrade 001 -> 002" in result.err
+    assert f"Running upgrade {BELOW_HEAD} -> {HEAD}" in result.err

@@ -16,9 +16,11 @@ import pytest
 import legacy
 import vecmigrate
 from doors import DOORS, Result, run_alembic, run_cli, url
+from ladder import BELOW_HEAD, HEAD, MIGRATION_IDS, NAMES, NEWEST, NEXT, REVISIONS
 from scripts import Scripts
 from vecmigrate import backups, history
 from vecmigrate.errors import ConfigurationError, RunFailedError
+from vecmigrate.settings import Settings
 
 FAILS = 'raise RuntimeError("wrong")'
 # Only on the real database, and not where a run is rehearsed on a copy without rows.
@@ -56,7 +58,7 @@ def test_the_mirror_has_the_format_that_its_readers_know(released_file: Path) ->
     entry = document["migrations"][-1]
     keys = "migration_id version name status message executed_at duration_seconds metadata"
     assert set(keys.split()) == set(entry)
-    assert ("1.2.2_codexembed_upgrade", "1.2.2", "codexembed_upgrade", "success") == (
+    assert (MIGRATION_IDS[-1], NEWEST, NAMES[HEAD], "success") == (
         entry["migration_id"],
         entry["version"],
         entry["name"],
@@ -65,19 +67,20 @@ def test_the_mirror_has_the_format_that_its_readers_know(released_file: Path) ->
     assert UTC.utcoffset(None) == datetime.fromisoformat(entry["executed_at"]).utcoffset()
     assert isinstance(entry["duration_seconds"], float)
     metadata = entry["metadata"]
-    assert ("002", "upgrade") == (metadata["revision"], metadata["direction"])
+    assert (HEAD, "upgrade") == (metadata["revision"], metadata["direction"])
     assert Path(metadata["backup_path"]).is_file()
     ids = [each["migration_id"] for each in document["migrations"]]
-    assert ["0.0.0_legacy_baseline", "1.0.0_unified_vector_stores", "1.2.2_codexembed_upgrade"] == ids
+    assert MIGRATION_IDS == ids
 
 
 def test_the_history_tells_how_many_rows_were_changed(released_file: Path) -> None:
     """What a run did to how many rows is in its entry."""
     vecmigrate.upgrade(url(released_file))
 
-    counts = [each["metadata"]["rows"] for each in mirrored(released_file)]
-    assert [0, 6, 0] == [each["converted"] for each in counts]
-    assert [0, 0, 0] == [each["set_aside"] for each in counts]
+    counts = {each["metadata"]["revision"]: each["metadata"]["rows"] for each in mirrored(released_file)}
+    assert REVISIONS == list(counts)
+    assert {"converted": 6, "set_aside": 0} == counts["001"]
+    assert {"converted": 0, "set_aside": 0} == counts["002"]
 
 
 @pytest.mark.parametrize(
@@ -87,18 +90,18 @@ def test_the_history_tells_how_many_rows_were_changed(released_file: Path) -> No
 )
 def test_a_damaged_mirror_is_healed_and_never_read(damage: bytes | None, released_file: Path) -> None:
     """Whatever stands in the mirror decides nothing, and the next run writes it anew."""
-    vecmigrate.upgrade(url(released_file), "001")
+    vecmigrate.upgrade(url(released_file), BELOW_HEAD)
     if damage is None:
         mirror_of(released_file).unlink()
     else:
         mirror_of(released_file).write_bytes(damage)
-    assert ["002"] == vecmigrate.status(url(released_file)).pending
+    assert [HEAD] == vecmigrate.status(url(released_file)).pending
     listed = run_cli("--db-path", released_file, "list", "--json").document["revisions"]
-    assert ["success", "success", "pending"] == [each["status"] for each in listed]
+    assert [*["success"] * (len(REVISIONS) - 1), "pending"] == [each["status"] for each in listed]
 
     vecmigrate.upgrade(url(released_file))
 
-    assert ["000", "001", "002"] == [each["metadata"]["revision"] for each in mirrored(released_file)]
+    assert REVISIONS == [each["metadata"]["revision"] for each in mirrored(released_file)]
 
 
 def test_a_mirror_that_cannot_be_written_fails_no_migration(
@@ -109,21 +112,21 @@ def test_a_mirror_that_cannot_be_written_fails_no_migration(
 
     vecmigrate.upgrade(url(released_file))
 
-    assert "002" == legacy.revision(released_file)
+    assert HEAD == legacy.revision(released_file)
     assert "could not be written" in caplog.text
     mirror_of(released_file).rmdir()
-    vecmigrate.rollback(url(released_file), to_version="001")
-    assert 4 == len(mirrored(released_file))
+    vecmigrate.rollback(url(released_file), to_version=BELOW_HEAD)
+    assert len(REVISIONS) + 1 == len(mirrored(released_file))
 
 
 def test_the_mirror_is_replaced_and_not_rewritten(released_file: Path) -> None:
     """Who has the old mirror open reads it to its end: the new one is another file, and nothing is left beside."""
-    vecmigrate.upgrade(url(released_file), "001")
+    vecmigrate.upgrade(url(released_file), BELOW_HEAD)
     with mirror_of(released_file).open(encoding="utf-8") as old:
         vecmigrate.upgrade(url(released_file))
-        assert 2 == len(json.load(old)["migrations"])
+        assert len(REVISIONS) - 1 == len(json.load(old)["migrations"])
 
-    assert 3 == len(mirrored(released_file))
+    assert len(REVISIONS) == len(mirrored(released_file))
     assert [] == list(released_file.parent.glob("*.tmp")) + list(released_file.parent.glob(".*"))
 
 
@@ -142,7 +145,7 @@ def test_the_mirror_is_private_under_any_umask(released_file: Path) -> None:
 
 def test_the_mirror_holds_the_newest_thousand(released_file: Path) -> None:
     """The table keeps every attempt, the mirror the newest 1000."""
-    vecmigrate.upgrade(url(released_file), "001")
+    vecmigrate.upgrade(url(released_file), BELOW_HEAD)
     with legacy.opened(released_file) as connection:
         connection.execute(
             "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1200) "
@@ -155,10 +158,10 @@ def test_the_mirror_holds_the_newest_thousand(released_file: Path) -> None:
 
     entries = mirrored(released_file)
     assert 1000 == len(entries)
-    assert ["old_202", "old_1200", "1.2.2_codexembed_upgrade"] == [
+    assert [f"old_{1200 + 1 - 999}", "old_1200", MIGRATION_IDS[-1]] == [
         entries[number]["migration_id"] for number in (0, -2, -1)
     ]
-    assert 1203 == len(attempts(released_file))
+    assert 1200 + len(REVISIONS) == len(attempts(released_file))
     limited = run_cli("--db-path", released_file, "history", "--limit", "2", "--json").document["attempts"]
     assert entries[-2:] == limited
 
@@ -173,7 +176,7 @@ def test_the_mirror_goes_where_the_setting_says(
 
     vecmigrate.upgrade(url(released_file))
 
-    assert 3 == len(json.loads(place.read_text(encoding="utf-8"))["migrations"])
+    assert len(REVISIONS) == len(json.loads(place.read_text(encoding="utf-8"))["migrations"])
     assert not mirror_of(released_file).exists()
 
 
@@ -192,7 +195,7 @@ def test_clear_forgets_the_attempts_and_keeps_the_schema(released_file: Path) ->
     """History --clear empties table and mirror; the revision stays, and needs no other word."""
     vecmigrate.upgrade(url(released_file))
     assert 2 == run_cli("--db-path", released_file, "history", "--clear").code
-    assert 3 == len(attempts(released_file))
+    assert len(REVISIONS) == len(attempts(released_file))
 
     assert 0 == run_cli("--db-path", released_file, "history", "--clear", "--yes").code
 
@@ -244,13 +247,16 @@ def test_a_killed_run_is_recorded_as_interrupted_by_the_next(scripts: Scripts, r
 
     recorded = attempts(released_file)
     assert ("000", "upgrade", "interrupted") == recorded[0]
-    assert [(each, "upgrade", "success") for each in ("000", "001", "002", "003")] == recorded[1:]
+    assert [(each, "upgrade", "success") for each in (*REVISIONS, NEXT)] == recorded[1:]
     assert [] == history.markers(str(released_file))
     assert [] == [path.name for path in released_file.parent.iterdir() if "run-" in path.name]
     assert [".somebody-elses.tmp"] == [path.name for path in folder.glob("*.tmp")]
-    assert ["interrupted", *["success"] * 4] == [each["status"] for each in mirrored(released_file)]
+    assert ["failed", *["success"] * len([*REVISIONS, NEXT])] == [each["status"] for each in mirrored(released_file)]
+    assert mirrored(released_file)[0]["metadata"]["interrupted"] is True
     # A marker does not tell which of both it was.
-    told = "The run (000, 001, 002, 003) did not finish: its process died, or its end could not be recorded"
+    told = (
+        f"The run ({', '.join(REVISIONS)}, {NEXT}) did not finish: its process died, or its end could not be recorded"
+    )
     assert mirrored(released_file)[0]["message"].startswith(told)
 
 
@@ -277,7 +283,7 @@ def test_repeated_failures_reuse_one_backup(
     """Five failures from one unchanged state make one backup; a change of the database makes another."""
     monkeypatch.setenv("VECMIGRATE_KEEP_BACKUPS", "3")
     folder = released_file.parent / "backups"
-    vecmigrate.upgrade(url(released_file), "001")
+    vecmigrate.upgrade(url(released_file), BELOW_HEAD)
     older = set(folder.glob("*.sqlite3"))
     scripts.add(FAILS)
     kept = set()
@@ -301,12 +307,12 @@ def test_a_run_that_finds_nothing_to_do_is_no_attempt(released_file: Path) -> No
     for _ in range(3):
         vecmigrate.upgrade(url(released_file))
 
-    assert 3 == len(attempts(released_file))
+    assert len(REVISIONS) == len(attempts(released_file))
 
 
 def test_ids_in_the_table_grow_in_the_order_of_the_attempts(scripts: Scripts, released_file: Path) -> None:
     """Successes, failures and undone revisions stand in the order in which they ended."""
-    vecmigrate.upgrade(url(released_file), "001")
+    vecmigrate.upgrade(url(released_file), BELOW_HEAD)
     scripts.add(FAILS)
     with pytest.raises(RunFailedError):
         vecmigrate.upgrade(url(released_file))
@@ -314,20 +320,19 @@ def test_ids_in_the_table_grow_in_the_order_of_the_attempts(scripts: Scripts, re
     vecmigrate.upgrade(url(released_file))
 
     assert [
-        ("000", "upgrade", "success"),
-        ("001", "upgrade", "success"),
-        ("002", "upgrade", "skipped"),
-        ("003", "upgrade", "failed"),
-        ("002", "upgrade", "success"),
-        ("003", "upgrade", "success"),
+        *((each, "upgrade", "success") for each in REVISIONS[:-1]),
+        (HEAD, "upgrade", "skipped"),
+        (NEXT, "upgrade", "failed"),
+        (HEAD, "upgrade", "success"),
+        (NEXT, "upgrade", "success"),
     ] == attempts(released_file)
     errors = [each["metadata"].get("error") for each in mirrored(released_file)]
-    assert "RuntimeError" in str(errors[3])
+    assert "RuntimeError" in str(errors[len(REVISIONS)])
 
 
 def test_a_marker_that_is_half_written_is_removed(released_file: Path) -> None:
     """A process that died while it wrote its marker had changed nothing: the file goes without an entry."""
-    vecmigrate.upgrade(url(released_file), "001")
+    vecmigrate.upgrade(url(released_file), BELOW_HEAD)
     marker = released_file.with_name(f"{released_file.name}.run-{'0' * 32}.json")
     marker.write_text('{"run_id": "0000', encoding="utf-8")
 
@@ -350,11 +355,11 @@ def test_the_marker_of_another_database_stays(released_file: Path) -> None:
 def test_the_run_id_joins_what_ran_together(released_file: Path) -> None:
     """All revisions of one run carry one id, and another run another."""
     vecmigrate.upgrade(url(released_file))
-    vecmigrate.rollback(url(released_file), to_version="001")
+    vecmigrate.rollback(url(released_file), to_version=BELOW_HEAD)
 
     runs = [each["metadata"]["run_id"] for each in mirrored(released_file)]
-    assert 1 == len(set(runs[:3]))
-    assert runs[3] not in runs[:3]
+    assert 1 == len(set(runs[: len(REVISIONS)]))
+    assert runs[-1] not in runs[:-1]
     assert all(re.fullmatch("[0-9a-f]{32}", each) for each in runs)
 
 
@@ -368,7 +373,7 @@ def test_a_writer_that_reads_meanwhile_does_not_disturb(released_file: Path) -> 
         reader.execute("COMMIT")
     reader.close()
 
-    assert "002" == legacy.revision(released_file)
+    assert HEAD == legacy.revision(released_file)
 
 
 # What has the name of the mirror and is none.
@@ -415,20 +420,20 @@ def refusal(door: str, path: Path) -> str:
 @pytest.mark.parametrize("kind", ["symbolic", "hard"])
 def test_a_link_to_the_database_is_no_mirror(kind: str, released_file: Path) -> None:
     """The usual name of the mirror may lead to the database itself, for a new run and for one with nothing to do."""
-    vecmigrate.upgrade(url(released_file), "001")
+    vecmigrate.upgrade(url(released_file), BELOW_HEAD)
     link_to(mirror_of(released_file), released_file, kind)
     backup = vecmigrate.backup(url(released_file))
 
     with pytest.raises(ConfigurationError, match="would replace"):
         vecmigrate.upgrade(url(released_file))
     with pytest.raises(ConfigurationError, match="would replace"):
-        vecmigrate.upgrade(url(released_file), "001")
+        vecmigrate.upgrade(url(released_file), BELOW_HEAD)
     with pytest.raises(ConfigurationError, match="would replace"):
         vecmigrate.restore(url(released_file), name=backup.name)
     for words in (["--rebuild"], ["--clear", "--yes"]):
         assert 1 == run_cli("--db-path", released_file, "history", *words).code
 
-    assert ("001", 2) == (legacy.revision(released_file), len(attempts(released_file)))
+    assert (BELOW_HEAD, len(REVISIONS) - 1) == (legacy.revision(released_file), len(attempts(released_file)))
     assert 0 == run_cli("--db-path", released_file, "status").code
 
 
@@ -465,7 +470,7 @@ def test_another_database_with_the_name_of_the_mirror_stays(
 
     vecmigrate.upgrade(url(released_file))
 
-    assert ("002", before) == (legacy.revision(released_file), mirror_of(released_file).read_bytes())
+    assert (HEAD, before) == (legacy.revision(released_file), mirror_of(released_file).read_bytes())
     assert "could not be written (what has that name is no mirror)" in caplog.text
     rebuilt = run_cli("--db-path", released_file, "history", "--rebuild")
     assert (1, True) == (rebuilt.code, "what has that name is no mirror" in rebuilt.err)
@@ -473,19 +478,17 @@ def test_another_database_with_the_name_of_the_mirror_stays(
 
 
 @pytest.mark.parametrize("name", ["alembic.ini", "notes.txt", "sessions.sqlite3-wal.kept"])
-def test_a_file_of_another_kind_is_not_replaced(
-    name: str, released_file: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+def test_a_link_to_a_file_of_another_kind_replaces_nothing(
+    name: str, released_file: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A setting that names a file of another kind by mistake, directly or by a link, does it no harm."""
+    """The usual name of the mirror leads to a file of somebody else: that is told, and does it no harm."""
     other = released_file.with_name(name)
     other.write_text("[theirs]\nkey = value\n", encoding="utf-8")
     link_to(mirror_of(released_file), other, "symbolic")
-    vecmigrate.upgrade(url(released_file), "001")
-    monkeypatch.setenv("VECMIGRATE_HISTORY_FILE", str(other))
     vecmigrate.upgrade(url(released_file))
 
     assert "[theirs]\nkey = value\n" == other.read_text(encoding="utf-8")
-    assert 2 == caplog.text.count("could not be written")
+    assert 1 == caplog.text.count("could not be written")
 
 
 def test_a_mirror_may_have_any_name(released_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -493,7 +496,7 @@ def test_a_mirror_may_have_any_name(released_file: Path, monkeypatch: pytest.Mon
     place = released_file.with_name("mirror")
     monkeypatch.setenv("VECMIGRATE_HISTORY_FILE", str(place))
     place.write_bytes(b"")
-    for target, expected in (("001", 2), ("head", 3)):
+    for target, expected in ((BELOW_HEAD, len(REVISIONS) - 1), ("head", len(REVISIONS))):
         vecmigrate.upgrade(url(released_file), target)
         assert expected == len(json.loads(place.read_text(encoding="utf-8"))["migrations"])
 
@@ -519,8 +522,8 @@ def test_a_mirror_that_was_not_cleared_is_told_and_healed(healing: str, released
     result = cleared_beside_a_folder(released_file, tmp_path / "aside.json")
 
     assert (1, []) == (result.code, attempts(released_file))
-    assert "The history in the database is cleared (3 attempts), and the mirror is not." in result.err
-    assert 3 == len(mirrored(released_file))
+    assert f"The history in the database is cleared ({len(REVISIONS)} attempts), and the mirror is not." in result.err
+    assert len(REVISIONS) == len(mirrored(released_file))
     assert 0 == run_cli("--db-path", released_file, *healing.split()).code
     assert [] == mirrored(released_file)
 
@@ -553,23 +556,26 @@ def test_a_database_with_the_longest_name_is_migrated(letter: str, released_file
 
     vecmigrate.upgrade(url(path))
     backup = vecmigrate.backup(url(path))
-    vecmigrate.rollback(url(path), to_version="001")
+    vecmigrate.rollback(url(path), to_version=BELOW_HEAD)
     vecmigrate.restore(url(path), name=backup.name)
 
-    assert ("002", 5) == (legacy.revision(path), len(mirrored(path)))
+    assert (HEAD, len(REVISIONS) + 2) == (legacy.revision(path), len(mirrored(path)))
     beside = {each.name for each in path.parent.iterdir()} - {f"{path.name}-wal", f"{path.name}-shm"}
     assert {path.name, mirror_of(path).name, "backups"} == beside
 
 
-def test_a_mirror_with_too_long_a_name_fails_no_run(released_file: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Without a suffix that it could take the place of, the name of the mirror does not fit."""
-    path = longest(released_file, "")
+@pytest.mark.parametrize("letter", ["n", "語"])
+def test_the_mirror_of_a_long_name_has_a_shortened_one(letter: str, released_file: Path) -> None:
+    """Without a suffix that it could take the place of, the name of the mirror is cut, and stays one of its own."""
+    path = longest(released_file, "", letter)
 
     vecmigrate.upgrade(url(path))
 
-    assert "002" == legacy.revision(path)
-    assert "could not be written (File name too long)" in caplog.text
-    assert [path.name, "backups"] == sorted((each.name for each in path.parent.iterdir()), key=len, reverse=True)
+    assert HEAD == legacy.revision(path)
+    (mirror,) = path.parent.glob("*.migrations.json")
+    assert len(REVISIONS) == len(json.loads(mirror.read_text(encoding="utf-8"))["migrations"])
+    other = path.name[:-1] + ("m" if letter == "n" else "文")
+    assert Settings("x").mirror(str(path.with_name(other))) != str(mirror)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="SIGKILL is POSIX's")
@@ -588,5 +594,5 @@ def test_a_killed_run_of_a_database_with_the_longest_name_is_recorded(scripts: S
 
     vecmigrate.upgrade(url(path))
 
-    assert ["interrupted", *["success"] * 4] == [each["status"] for each in mirrored(path)]
+    assert ["failed", *["success"] * len([*REVISIONS, NEXT])] == [each["status"] for each in mirrored(path)]
     assert [] == [each.name for each in path.parent.iterdir() if each.suffix == ".tmp" or ".run-" in each.name]

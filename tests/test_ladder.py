@@ -12,6 +12,7 @@ from alembic.script import Script, ScriptDirectory
 import legacy
 import vecmigrate
 from doors import ROOT, url
+from ladder import HEAD, REVISIONS
 from vecmigrate import app_versions
 from vecmigrate.access import alembic_config
 
@@ -27,9 +28,9 @@ def test_there_is_one_head_and_one_base() -> None:
     """The revisions are one line."""
     directory = ScriptDirectory.from_config(alembic_config())
 
-    assert ["002"] == directory.get_heads()
+    assert [HEAD] == directory.get_heads()
     assert ["000"] == directory.get_bases()
-    assert [None, "000", "001"] == [script.down_revision for script in scripts()]
+    assert [None, *REVISIONS[:-1]] == [script.down_revision for script in scripts()]
 
 
 def test_every_file_is_a_revision() -> None:
@@ -156,7 +157,7 @@ def test_all_the_way_down_leaves_only_the_tools_own_tables(tmp_path: Path) -> No
     assert {} == legacy.schema(path)
 
 
-@pytest.mark.parametrize("revision", ["000", "001", "002"])
+@pytest.mark.parametrize("revision", REVISIONS)
 def test_the_schema_is_sound_at_each_revision(revision: str, legacy_file: Path) -> None:
     """At each revision the file passes SQLite's integrity check and breaks no foreign key."""
     vecmigrate.upgrade(url(legacy_file), revision)

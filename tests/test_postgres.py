@@ -10,6 +10,7 @@ from alembic import command
 from sqlalchemy.pool import NullPool
 
 import vecmigrate
+from ladder import HEAD, NEXT
 from scripts import Scripts
 from vecmigrate.errors import LockTimeoutError, WouldLoseRowsError
 
@@ -129,7 +130,7 @@ def test_of_four_processes_one_migrates(postgresql: sa.URL) -> None:
     assert 1 == states.count("migrated")
     assert set(states) <= {"migrated", "waited", "current"}
     applied = query(postgresql, "SELECT revision, status FROM vecmigrate_history ORDER BY id")
-    assert [("000", "success"), ("001", "success"), ("002", "success")] == applied
+    assert [("000", "success"), ("001", "success"), (HEAD, "success")] == applied
 
 
 def test_a_lock_held_too_long_is_an_error(postgresql: sa.URL) -> None:
@@ -147,12 +148,12 @@ def test_a_failing_revision_leaves_the_old_state(postgresql: sa.URL, scripts: Sc
     """On a server too, a failure undoes the whole run and is recorded."""
     scripts.add('op.execute("CREATE TABLE half (x INTEGER)")\nraise RuntimeError("wrong")')
 
-    with pytest.raises(vecmigrate.VecmigrateError, match="Revision 003 failed"):
+    with pytest.raises(vecmigrate.VecmigrateError, match=f"Revision {NEXT} failed"):
         vecmigrate.upgrade(postgresql)
 
     assert set() == tables(postgresql)
     recorded = query(postgresql, "SELECT revision, status FROM vecmigrate_history ORDER BY id")
-    assert [("000", "skipped"), ("001", "skipped"), ("002", "skipped"), ("003", "failed")] == recorded
+    assert [("000", "skipped"), ("001", "skipped"), (HEAD, "skipped"), (NEXT, "failed")] == recorded
 
 
 def test_002_waits_for_the_chunks(postgresql: sa.URL) -> None:

@@ -15,6 +15,7 @@ import pytest
 
 import legacy
 from doors import ROOT
+from ladder import HEAD, NEWEST, REVISIONS
 
 pytestmark = pytest.mark.xdist_group("wheel")  # One process builds what all of these tests look at.
 
@@ -86,7 +87,7 @@ def test_the_wheel_holds_the_package_and_the_scripts_and_no_more(installed: Inst
     present = {name for name in contents(installed.wheel) if ".dist-info/" not in name}
     assert expected == present
     assert {"vecmigrate/app_versions.toml", "vecmigrate/py.typed", "vecmigrate/scripts/env.py"} <= present
-    assert {"000", "001", "002"} <= {Path(name).name[:3] for name in present if "/versions/" in name}
+    assert set(REVISIONS) <= {Path(name).name[:3] for name in present if "/versions/" in name}
 
 
 def test_the_sdist_holds_what_is_needed_to_build_again(installed: Installed) -> None:
@@ -104,16 +105,16 @@ def answer(installed: Installed, folder: Path, *words: str) -> Any:
 
 def test_the_command_works_without_an_ini(installed: Installed, tmp_path: Path) -> None:
     """A new database is made, a legacy one goes up and back, with the scripts and the map of the wheel."""
-    assert ["000", "001", "002"] == answer(installed, tmp_path, "migrate")["applied"]
-    assert ("current", "1.2.2") == tuple(answer(installed, tmp_path, "status")[key] for key in ("state", "app_version"))
+    assert REVISIONS == answer(installed, tmp_path, "migrate")["applied"]
+    assert ("current", NEWEST) == tuple(answer(installed, tmp_path, "status")[key] for key in ("state", "app_version"))
     assert "001" == json.loads(installed.run("vecmigrate", "versions", "1.1.0", "--json", folder=tmp_path))["revision"]
 
     folder = tmp_path / "service"
     folder.mkdir()
     path = legacy.build(folder / "x.sqlite3", "released")
     found = legacy.digest(path)
-    assert "002" == answer(installed, folder, "migrate")["to"]
-    assert ["002", "001", "000"] == answer(installed, folder, "rollback", "--to-version", "base")["reverted"]
+    assert HEAD == answer(installed, folder, "migrate")["to"]
+    assert REVISIONS[::-1] == answer(installed, folder, "rollback", "--to-version", "base")["reverted"]
     assert found == legacy.digest(path)
 
 
@@ -136,7 +137,7 @@ def test_the_functions_work_without_an_ini(installed: Installed, tmp_path: Path)
     """ensure_current and alembic.command find the scripts inside the installed package, and warn of nothing."""
     printed = installed.run("python", "-c", PROGRAM, "y.sqlite3", folder=tmp_path)
     version = installed.wheel.name.split("-")[1]
-    assert f"migrated current 002 {version}\n" == printed
+    assert f"migrated current {HEAD} {version}\n" == printed
 
 
 def test_only_what_is_declared_is_needed(installed: Installed) -> None:

@@ -4,17 +4,16 @@ import os
 import sqlite3
 import stat
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 from urllib.parse import quote
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.pool import NullPool
 
-from vecmigrate import sqlite_files, urls
+from vecmigrate import soundness, sqlite_driver, sqlite_files, urls
 from vecmigrate.causes import told
 from vecmigrate.diagnosis import diagnosed, is_writable, widowed
 from vecmigrate.errors import ConfigurationError, DatabaseUnusableError
@@ -36,6 +35,7 @@ from vecmigrate.shell import quoted
 __all__ = [
     "SQLITE_FLOOR",
     "Database",
+    "engine_of",
     "locate",
     "quick_check",
     "reading",
@@ -148,7 +148,7 @@ def unusable(database: Database, error: BaseException) -> DatabaseUnusableError:
 
 def _sqlite_error(name: str) -> sqlite3.DatabaseError:
     error = sqlite3.DatabaseError(name)
-    error.sqlite_errorname = name
+    error.sqlite_errorname, error.sqlite_errorcode = name, getattr(sqlite3, name)
     return error
 
 
@@ -176,7 +176,7 @@ def reading(database: Database, *, timeout: float = 5.0) -> Iterator[Connection]
     if database.is_absent():
         # SQLite would take an empty file for an empty database.
         raise unusable(database, FileNotFoundError())
-    engine = database.engine or _engine(database, timeout=timeout, read_only=True)
+    engine = database.engine or engine_of(database, timeout=timeout, read_only=True)
     alone = one_thread_in_memory if database.engine else nullcontext()
     with alone, translated(database), engine.connect() as connection:
         if database.path is not None:
@@ -199,7 +199,7 @@ def writing(database: Database, *, lock_timeout: float) -> Iterator[Connection]:
         database.is_absent()  # Asked first, because it may refuse.
         _require_writable(database)
         with translated(database):
-            connection = stack.enter_context(_engine(database, timeout=lock_timeout, read_only=False).connect())
+            connection = stack.enter_context(engine_of(database, timeout=lock_timeout, read_only=False).connect())
             transaction = connection.begin()
         try:
             yield connection
@@ -222,17 +222,21 @@ def translated(database: Database) -> Iterator[None]:
             raise lock_timed_out(str(database), None) from told(error)
         raise unusable(database, error) from told(error)
     except UnicodeDecodeError as error:  # names in the schema
-        raise unusable(database, _sqlite_error("SQLITE_CORRUPT")) from told(error)
+        raise unusable(database, error) from told(error)
 
 
-def _engine(database: Database, *, timeout: float, read_only: bool) -> Engine:
+def engine_of(database: Database, *, timeout: float, read_only: bool, shared: bool = False) -> Engine:
+    """Return an Engine whose transactions hold the migration lock, or that cannot write. Opens nothing.
+
+    ``shared`` is for writers who bar a migration and not each other, where the database can tell them apart.
+    """
     if not database.is_sqlite:
         try:
             engine = quiet(create_engine(database.url, poolclass=NullPool, hide_parameters=True))
         except (ArgumentError, ValueError, TypeError):
             raise urls.no_url() from None  # Its text quotes the part of the query that is wrong.
         if not read_only:
-            event.listen(engine, "begin", lambda c: lock_postgresql(str(database), c, timeout))
+            event.listen(engine, "begin", lambda c: lock_postgresql(str(database), c, timeout, shared=shared))
         return engine
     if sqlite3.sqlite_version_info < SQLITE_FLOOR:
         raise ConfigurationError(
@@ -262,7 +266,7 @@ def _connect_sqlite(database: Database, *, read_only: bool) -> sqlite3.Connectio
     else:
         target = f"file:{quote(database.path)}?mode=rwc"
     connection = sqlite3.connect(
-        target, uri=True, timeout=0, isolation_level=None, check_same_thread=False, factory=sqlite_files.Connection
+        target, uri=True, timeout=0, isolation_level=None, check_same_thread=False, factory=sqlite_driver.Connection
     )
     connection.execute("PRAGMA foreign_keys = OFF")
     if read_only:
@@ -273,10 +277,13 @@ def _connect_sqlite(database: Database, *, read_only: bool) -> sqlite3.Connectio
     return connection
 
 
-def quick_check(connection: Connection, database: Database) -> None:
-    """Raise DatabaseUnusableError for a damaged SQLite database. Read-only."""
-    driver: Any = connection.connection.driver_connection
-    if database.is_sqlite and sqlite_files.problems(driver):
+def quick_check(database: Database) -> None:
+    """Raise DatabaseUnusableError for a damaged SQLite file, on a connection of its own. Read-only."""
+    if database.path is None:
+        return
+    with translated(database), closing(sqlite_files.connect(database.path)) as connection:
+        found = soundness.problems(connection)
+    if found:
         raise unusable(database, _sqlite_error("SQLITE_CORRUPT"))
 
 
@@ -284,5 +291,5 @@ def quick_check(connection: Connection, database: Database) -> None:
 def scratch() -> Iterator[Connection]:
     """Open an empty SQLite database in memory."""
     memory = Database(URL.create("sqlite", database=":memory:"), None)
-    with _engine(memory, timeout=0, read_only=False).connect() as connection, connection.begin():
+    with engine_of(memory, timeout=0, read_only=False).connect() as connection, connection.begin():
         yield connection

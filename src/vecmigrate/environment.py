@@ -15,7 +15,7 @@ from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from sqlalchemy import Connection
 
-from vecmigrate import offline, revisions, settings
+from vecmigrate import lost, offline, revisions, settings
 from vecmigrate.catalog import uses_batch
 from vecmigrate.causes import without_values
 from vecmigrate.engine import Database, locate, reading, scratch
@@ -23,6 +23,7 @@ from vecmigrate.errors import AheadError, ConfigurationError, VecmigrateError
 from vecmigrate.heads import current_heads, one_of
 from vecmigrate.journal import Report
 from vecmigrate.operations import autogenerate
+from vecmigrate.places import require_apart
 from vecmigrate.preflight import unannounced
 from vecmigrate.runs import Run, log
 from vecmigrate.schema import VERSION_TABLE, metadata
@@ -65,6 +66,8 @@ def _dispatch(config: Config) -> None:
         with scratch() as connection:
             _apply(connection, options["fn"], dont_mutate=True)
     else:
+        if database.path and database.is_absent():
+            lost.require_none(chosen.backup_folder(database.path), database.path)
         with reading(database) as connection:
             # Of a revision that is unknown here it says more than Alembic would.
             current_heads(connection, revisions.load(config), option=database.option)
@@ -110,6 +113,7 @@ def _write(
     *,
     allow_data_loss: bool,
 ) -> None:
+    require_apart(database, chosen)
     script = ScriptDirectory.from_config(config)
     report = config.attributes.setdefault("vecmigrate_report", Report())
     known = revisions.load(config)

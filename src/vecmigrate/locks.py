@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Engine, ExceptionContext, event
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
-from vecmigrate import sqlite_files
+from vecmigrate import sqlite_driver
 from vecmigrate.errors import ConfigurationError, LockTimeoutError
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "borrowed",
     "commit_sqlite",
     "ends_process",
+    "freeze",
     "is_busy",
     "is_interrupted",
     "let_go",
@@ -39,6 +40,9 @@ __all__ = [
 
 _ADVISORY_LOCK = 0x7665636D  # "vecm"
 _POLL_SECONDS = 0.005
+_FREEZE_MILLISECONDS = 1000
+_BUSY_SQLSTATES = frozenset({"40P01", "55P03"})
+"""A deadlock, of which this transaction was the victim, and a lock that was not to be had."""
 
 
 class ThreadLock:
@@ -64,6 +68,9 @@ one_thread_in_memory = ThreadLock()
 
 def lock_sqlite(name: str, connection: Connection, timeout: float) -> None:
     _retry_while_busy(connection, "BEGIN IMMEDIATE", timeout, name)
+    driver: Any = connection.connection.driver_connection
+    # The first look at the schema: a damaged one is told before anything else is done.
+    driver.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone()
 
 
 def commit_sqlite(name: str, connection: Connection, timeout: float) -> None:
@@ -137,12 +144,23 @@ def _require_memory(driver: Any) -> None:
         )
 
 
-def lock_postgresql(name: str, connection: Connection, timeout: float) -> None:
+def lock_postgresql(name: str, connection: Connection, timeout: float, *, shared: bool = False) -> None:
+    function = "pg_try_advisory_xact_lock_shared" if shared else "pg_try_advisory_xact_lock"
     deadline = time.monotonic() + timeout
-    while not connection.exec_driver_sql(f"SELECT pg_try_advisory_xact_lock({_ADVISORY_LOCK})").scalar():
+    while not connection.exec_driver_sql(f"SELECT {function}({_ADVISORY_LOCK})").scalar():
         if time.monotonic() >= deadline:
             raise lock_timed_out(name, timeout)
         time.sleep(_POLL_SECONDS)
+
+
+def freeze(connection: Connection, table: str) -> None:
+    """Keep everybody from changing the rows of a table until the end of the transaction.
+
+    On SQLite the write lock does. On PostgreSQL writers would queue behind who waits for this, so it waits shortly.
+    """
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql(f"SET LOCAL lock_timeout = {_FREEZE_MILLISECONDS}")
+        connection.exec_driver_sql(f"LOCK TABLE {table} IN SHARE MODE")
 
 
 def lock_timed_out(name: str | None, timeout: float | None) -> LockTimeoutError:
@@ -156,7 +174,9 @@ def lock_timed_out(name: str | None, timeout: float | None) -> LockTimeoutError:
 
 
 def is_busy(error: BaseException) -> bool:
-    """Tell whether an error of SQLite, wrapped or not, means that somebody else holds a lock."""
+    """Tell whether an error of the database, wrapped or not, means that somebody else holds a lock."""
+    if getattr(getattr(error, "orig", error), "sqlstate", None) in _BUSY_SQLSTATES:
+        return True
     return sqlite_code(error).startswith(("SQLITE_BUSY", "SQLITE_LOCKED"))
 
 
@@ -193,7 +213,7 @@ def let_through(context: ExceptionContext) -> BaseException | None:
     # SQLAlchemy would close it after a KeyboardInterrupt, and SQLite keeps its lock while a statement is alive.
     context.is_disconnect = False
     driver = context.connection.connection.driver_connection if context.connection else None
-    return sqlite_files.interruption(driver, context.original_exception)
+    return sqlite_driver.interruption(driver, context.original_exception)
 
 
 class _WithoutRows(logging.LoggerAdapter[Any]):

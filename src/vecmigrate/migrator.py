@@ -8,13 +8,15 @@ from typing import Any
 from alembic import command
 from alembic.util import CommandError
 
-from vecmigrate import adoption, history, meta, records
+from vecmigrate import adoption, bystanders, history, lost, meta, records
 from vecmigrate.access import alembic_config, one_at_a_time
 from vecmigrate.engine import translated, writing
 from vecmigrate.errors import AheadError, ConfigurationError, RunFailedError, TargetError, VecmigrateError
 from vecmigrate.journal import Report
 from vecmigrate.overview import Overview
+from vecmigrate.places import require_apart
 from vecmigrate.revisions import Revision, Revisions
+from vecmigrate.tools.adopt import Adoption, adopt
 
 __all__ = ["Migrator", "Plan"]
 
@@ -37,12 +39,18 @@ class Migrator(Overview):
 
     def plan_upgrade(self, target: str = "head", *, version: str | None = None, force: bool = False) -> Plan:
         """Return what ``upgrade`` would do: nothing to a compatible database of a newer version. Read-only."""
+        require_apart(self.database, self.settings)
         try:
-            return self._upgrade_plan(target, version, force=force)
+            plan = self._upgrade_plan(target, version, force=force)
         except AheadError as error:
             if not error.compatible:
                 raise
             return Plan(error.revision, error.revision, [], "upgrade", None, error.message)
+        path = self.database.path
+        if path is None or not self.database.is_absent():
+            return plan
+        lost_note = lost.note_on_another(self.backup_folder(), path, database_id=None, is_new=True)
+        return replace(plan, note="\n".join(filter(None, [lost_note, plan.note])) or None)
 
     def _upgrade_plan(self, target: str, version: str | None, *, force: bool) -> Plan:
         known = self.revisions()
@@ -63,6 +71,7 @@ class Migrator(Overview):
     def plan_rollback(self, target: str) -> Plan:
         """Return what ``rollback`` would do. Read-only. Raises TargetError for a target above the database."""
         known = self.revisions()
+        self._require_not_lost()
         current = self.current(known)
         wanted, note = known.resolve(target, current=current)
         if known.position(wanted) > known.position(current):
@@ -138,6 +147,15 @@ class Migrator(Overview):
                     next_step=f"vecmigrate {self.database.option} status",
                 ) from error
 
+    def adopt(
+        self, root: str, *, dimensions: int | None = None, model: str | None = None, dry_run: bool = False
+    ) -> Adoption:
+        """Take over the folder of mcp-vector-search in a project; see ``tools.adopt``. Raises VecmigrateError."""
+        done = adopt(self, root, dimensions=dimensions, model=model, dry_run=dry_run)
+        if done.backup:
+            self._rotate_if_possible(self._identity() or "", self.revisions())
+        return done
+
     def rebuild_mirror(self) -> str:
         """Write the mirror anew from the table; return its path. Raises ConfigurationError if it cannot be written."""
         return self._rebuild_mirror("The history in the database is complete.")
@@ -169,6 +187,7 @@ class Migrator(Overview):
             lock = writing(self.database, lock_timeout=self.settings.lock_timeout)
             with translated(self.database), lock as connection:
                 adoption.require_own_tables(connection)
+                bystanders.require_none(connection)
                 count = history.clear(connection)
         path = self.database.path
         # One that could not be written last time still tells of what was forgotten then.

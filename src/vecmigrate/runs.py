@@ -9,7 +9,7 @@ from alembic.runtime.migration import MigrationStep, StampStep
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection
 
-from vecmigrate import adoption, backups, history, manifests, meta, preserved, records
+from vecmigrate import adoption, backups, bystanders, history, lost, manifests, meta, preserved, records
 from vecmigrate.catalog import has_content
 from vecmigrate.causes import described
 from vecmigrate.dependents import Survey, rehearse
@@ -24,7 +24,7 @@ from vecmigrate.errors import (
     VecmigrateError,
     WouldLoseRowsError,
 )
-from vecmigrate.heads import one_of
+from vecmigrate.heads import one_of, require_at
 from vecmigrate.journal import Journal, Report, direction_of, revision_of
 from vecmigrate.locks import WatchedTransaction, ends_process, is_interrupted, let_go
 from vecmigrate.preflight import Steps, back_up, drops_tables, require_no_loss, require_stampable, run_scripts
@@ -141,6 +141,7 @@ class Run:
             return False
         # Somebody else may have made the file since it was looked for.
         self.report.created = self.report.created and not has_content(connection)
+        bystanders.require_none(connection)
         adoption.require_known_shapes(connection, self.report.from_revision)
         self._require_fitting(connection)
         self._refuse_loss(connection, at_end=True)
@@ -174,11 +175,16 @@ class Run:
         require_no_loss(connection, self.database)
 
     def _identity(self, connection: Connection) -> str:
-        known = meta.read(connection).get("database_id")
-        if known is None and self.database.path:
-            folder = self.settings.backup_folder(self.database.path)
-            known = manifests.recorded_id(folder, database_path=self.database.path)
-        return known or meta.new_database_id()
+        known, path = meta.read(connection).get("database_id"), self.database.path
+        if known is not None or path is None:
+            return known or meta.new_database_id()
+        folder = self.settings.backup_folder(path)
+        if not self.report.created:
+            known = manifests.id_before_first_run(folder, database_path=path)
+        given = known or meta.new_database_id()
+        if note := lost.note_on_another(folder, path, database_id=given, is_new=self.report.created):
+            self.report.warn(note)
+        return given
 
     def _back_up(self, connection: Connection) -> tuple[str | None, bool]:
         if self.database.path is None and self.database.is_sqlite:
@@ -227,6 +233,7 @@ class Run:
             },
         )
         history.add(connection, self._journal.attempts)
+        require_at(connection, self.report.to_revision, database=str(self.database))
 
     def _adopt(self, connection: Connection) -> None:
         starts_up = bool(self._steps) and self._steps[0].is_upgrade

@@ -33,7 +33,8 @@ from alembic import command
 import legacy
 import vecmigrate
 from doors import ROOT
-from vecmigrate import backups, cli, history, manifests
+from ladder import above
+from vecmigrate import backups, cli, history, manifests, mirror
 
 ROUNDS = max(1, int(os.environ.get("VECMIGRATE_FAULT_ROUNDS", "3")))
 DOORS = ("cli", "alembic", "command", "service")
@@ -182,8 +183,7 @@ _MOMENTS = (
     ("when it has its name and no manifest yet", r"os\.link .*", 1),
     ("when the backup is complete", r"os\.rename .*/backups/.*", 1),
     ("when revision 000 has run", r"INSERT INTO vecmigrate_version .*", 0),
-    ("when revision 001 has run", r"UPDATE vecmigrate_version .*'001'.*", 0),
-    ("when revision 002 has run", r"UPDATE vecmigrate_version .*'002'.*", 0),
+    *((f"when revision {each} has run", rf"UPDATE vecmigrate_version .*'{each}'.*", 0) for each in above("000")),
     ("before the commit", r"COMMIT", 0),
     ("after the commit", r"COMMIT", 1),
     ("before the mirror gets its name", r"os\.rename .*migrations\.json.*", 0),
@@ -328,8 +328,9 @@ def mirror_entries(database: Path) -> list[dict[str, Any]]:
 
 
 def table_entries(database: Path) -> list[dict[str, Any]]:
+    """Return the entries that the table says the mirror must hold."""
     found = vecmigrate.migrator.Migrator(vecmigrate.settings.resolve({"database_url": url(database)}, {}))
-    return [attempt.entry() for attempt in found.attempts()]
+    return [mirror.entry_of(attempt) for attempt in found.attempts()]
 
 
 def backup_files(database: Path) -> list[Path]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from doors import ROOT
+from ladder import HEAD, NAMES
 from vecmigrate import scripts_folder
 
 # The rehearsal on an empty copy of the schema has no sessions, and must not be held up.
@@ -46,24 +47,24 @@ def upgrade():
 
 
 def slow_scripts(folder: Path, limit: int) -> Path:
-    """Make scripts whose revision 002 has one statement of so many rounds; a million are about 0.2 s."""
+    """Make scripts whose newest revision has one statement of so many rounds; a million are about 0.2 s."""
     return changed_scripts(folder, _SLOW.format(limit=limit))
 
 
 def pausing_scripts(folder: Path, seconds: float) -> Path:
-    """Make scripts whose revision 002 does nothing for a while, after its last statement."""
+    """Make scripts whose newest revision does nothing for a while, after its last statement."""
     return changed_scripts(folder, _PAUSING.format(seconds=seconds))
 
 
 def failing_scripts(folder: Path, statement: str) -> Path:
-    """Make scripts whose revision 002 ends with a statement; ``found`` is the contents of a row."""
+    """Make scripts whose newest revision ends with a statement; ``found`` is the contents of a row."""
     return changed_scripts(folder, _FAILING.format(statement=statement))
 
 
 def changed_scripts(folder: Path, more: str) -> Path:
-    """Make scripts whose revision 002 goes on with these lines, and the configuration that names them."""
+    """Make scripts whose newest revision goes on with these lines, and the configuration that names them."""
     copied = Path(shutil.copytree(ROOT / "alembic", folder / "scripts"))
-    script = copied / "versions" / "002_codexembed_upgrade.py"
+    script = copied / "versions" / f"{HEAD}_{NAMES[HEAD]}.py"
     script.write_text(script.read_text(encoding="utf-8") + more, encoding="utf-8")
     ini = (ROOT / "alembic.ini").read_text(encoding="utf-8").replace("%(here)s/alembic", str(copied))
     (folder / "alembic.ini").write_text(ini, encoding="utf-8")

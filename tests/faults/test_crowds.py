@@ -21,6 +21,7 @@ import vecmigrate
 from faults import harness
 from faults.harness import DOORS, MODES, ROUNDS, Subject, go, start, tried, wait_until
 from faults.slow import changed_scripts, slow_scripts, with_scripts
+from ladder import BELOW_HEAD, HEAD, REVISIONS
 
 CROWD = 20
 THREADS = 8
@@ -48,7 +49,7 @@ def test_twenty_processes_on_a_legacy_file(number: int, mode: str, small: Subjec
     crowd(database)
 
     assert small.after == harness.contents(database)
-    assert ["success"] * 3 == harness.statuses(database)
+    assert ["success"] * len(REVISIONS) == harness.statuses(database)
     assert 1 == len(harness.backup_files(database))
     harness.require_tidy(database)
     tried("Crowds", f"20 processes at once on a legacy file, {mode}", "each revision once, one backup, no error")
@@ -64,8 +65,8 @@ def test_twenty_processes_on_a_fresh_file(journal: str, number: int, tmp_path: P
         legacy.execute(database, "PRAGMA journal_mode = wal")
     crowd(database)
 
-    assert "002" == legacy.revision(database)
-    assert ["success"] * 3 == harness.statuses(database)
+    assert HEAD == legacy.revision(database)
+    assert ["success"] * len(REVISIONS) == harness.statuses(database)
     harness.require_tidy(database)
     tried("Crowds", f"20 processes at once on a fresh file, {journal}", "each revision once, no error")
     del number
@@ -75,7 +76,7 @@ def test_twenty_processes_on_a_fresh_file(journal: str, number: int, tmp_path: P
 def test_copies_of_one_database_at_once(number: int, mode: str, small: Subject, tmp_path: Path) -> None:
     """Copies have one identity and one backup folder: none takes the temporary files of another for its own."""
     template = small.copy(tmp_path / "service")
-    vecmigrate.upgrade(harness.url(template), "001")
+    vecmigrate.upgrade(harness.url(template), BELOW_HEAD)
     copies = [template.with_name(f"tenant{each}.sqlite3") for each in range(8)]
     for copy in copies:
         shutil.copy(template, copy)
@@ -126,7 +127,7 @@ def downgrade():
 """
 
 
-@pytest.mark.parametrize("target", ["base", "001"])
+@pytest.mark.parametrize("target", ["base", BELOW_HEAD])
 def test_a_forced_run_behind_a_rollback_is_a_plain_one(target: str, small: Subject, tmp_path: Path) -> None:
     """What was planned before the lock is not what is done: the revision that is pending by then is run."""
     database = small.copy(tmp_path / "service")
@@ -153,7 +154,7 @@ def test_a_crowd_after_a_kill_settles_it_once(number: int, mode: str, small: Sub
     assert harness.has_begun(database)
     crowd(database)
 
-    assert ["interrupted", *["success"] * 3] == harness.statuses(database)
+    assert ["interrupted", *["success"] * len(REVISIONS)] == harness.statuses(database)
     assert 1 == len(harness.backup_files(database))
     harness.require_tidy(database)
     tried("Crowds", f"20 processes at once after a kill, {mode}", "told of once, each revision once, no error")
@@ -177,7 +178,9 @@ def test_who_waits_for_a_run_that_ends_settles_it(number: str, mode: str, small:
         assert child.wait() in (expected if child is first else {0}), child.output
 
     assert small.after == harness.contents(database)
-    assert ["interrupted", *["success"] * 3] == [each for each in harness.statuses(database) if each != "skipped"]
+    assert ["interrupted", *["success"] * len(REVISIONS)] == [
+        each for each in harness.statuses(database) if each != "skipped"
+    ]
     assert 1 == len(harness.backup_files(database))
     harness.require_tidy(database)
     tried("Crowds", f"waiting for a run that is ended by {number}, {mode}", "told of, its backup used, new state")
@@ -196,7 +199,7 @@ def in_threads(databases: list[str]) -> None:
 
     with ThreadPoolExecutor(len(databases)) as pool:
         found = list(pool.map(one, databases))
-    sys.exit(0 if found == ["002"] * len(databases) else str(found))
+    sys.exit(0 if found == [HEAD] * len(databases) else str(found))
 
 
 @pytest.mark.parametrize("databases", [1, THREADS])
@@ -210,7 +213,7 @@ def test_eight_threads_of_one_process(databases: int, mode: str, small: Subject,
 
     for database in made:
         assert small.after == harness.contents(database)
-        assert ["success"] * 3 == harness.statuses(database)
+        assert ["success"] * len(REVISIONS) == harness.statuses(database)
         harness.require_tidy(database)
 
 
@@ -242,7 +245,7 @@ def test_a_commit_that_readers_hold_up_is_an_attempt(small: Subject, tmp_path: P
     assert "old state" == small.state(database)
     # The record could not be committed either, so it is left to the next run.
     vecmigrate.upgrade(harness.url(database))
-    assert ["failed", *["success"] * 3] == harness.statuses(database)
+    assert ["failed", *["success"] * len(REVISIONS)] == harness.statuses(database)
     (message,) = legacy.query(database, "SELECT message FROM vecmigrate_history WHERE status = 'failed'")
     assert "still locked by another process" in str(message[0])
     harness.require_tidy(database)
@@ -297,6 +300,6 @@ def test_a_writer_that_never_pauses_loses_nothing(mode: str, big: Subject, tmp_p
         before = legacy.query(database, "SELECT key FROM memory_meta WHERE value = '0' ORDER BY rowid")
         saved = "SELECT key FROM memory_meta WHERE key LIKE 'busy-%' ORDER BY rowid"
         assert before == legacy.query(harness.backup_files(database)[0], saved)
-        assert "002" == legacy.revision(database)
+        assert HEAD == legacy.revision(database)
         assert [("ok",)] == legacy.query(database, "PRAGMA integrity_check")
         tried("Crowds", f"a writer that never pauses, {mode}", "no acknowledged commit lost")

@@ -13,6 +13,7 @@ from doors import Result, run_cli
 from faults import harness
 from faults.harness import Subject, start, tried
 from faults.slow import failing_scripts, with_scripts
+from ladder import HEAD, NAMES
 
 
 def _absent(folder: Path) -> Result:
@@ -124,7 +125,7 @@ def test_a_failed_run(small: Subject, tmp_path: Path) -> None:
     code, output, database = _after_failure("raise RuntimeError('it broke')", tmp_path, small)
     assert 5 == code, output
     backup = harness.backup_files(database)[0]
-    assert "Revision 002 failed: RuntimeError: it broke" in output
+    assert f"Revision {HEAD} failed: RuntimeError: it broke" in output
     assert f"Backup: {backup}" in output
     assert f"vecmigrate --db-path {database}" in output
     assert "old state" == small.state(database)
@@ -153,8 +154,8 @@ def test_a_traceback_is_shown_with_v(statement: str, small: Subject, tmp_path: P
     """With -v the traceback ends with what happened, and the explanation follows as without."""
     code, output, _ = _after_failure(statement, tmp_path, small, "-v")
     assert code in {5, 6}, output
-    trace, _, explained = output.partition("\nError: Revision 002 ")
-    assert "002_codexembed_upgrade.py" in trace
+    trace, _, explained = output.partition(f"\nError: Revision {HEAD} ")
+    assert f"{HEAD}_{NAMES[HEAD]}.py" in trace
     assert "RecursionError" not in trace
     assert "Next: " in explained
     tried("Exit codes", "5 and 6 with -v", "a traceback, then as without")

@@ -12,6 +12,7 @@ import vecmigrate
 from doors import run_cli
 from faults import harness
 from faults.harness import DOORS, MODES, ROUNDS, Child, Subject, die_at, go, start, tried
+from ladder import HEAD, REVISIONS
 
 SIGKILL = -9
 
@@ -71,11 +72,11 @@ def test_a_kill_while_a_fresh_database_is_made_leaves_nothing_or_all(door: str, 
 
         assert SIGKILL == child.wait(), child.output
         begun = harness.has_begun(database)
-        is_done = database.exists() and legacy.revision(database) == "002"
+        is_done = database.exists() and legacy.revision(database) == HEAD
         vecmigrate.upgrade(harness.url(database))
         assert harness.contents(made) == harness.contents(database)
         killed = ["interrupted"] if begun and not is_done else []
-        assert [*killed, *["success"] * 3] == harness.statuses(database)
+        assert [*killed, *["success"] * len(REVISIONS)] == harness.statuses(database)
         harness.require_tidy(database)
         what = f"SIGKILL at {len(chosen)} of the {total} steps of making a fresh database, {door} door"
         tried("Kill", what, "new" if is_done else "nothing")
@@ -241,7 +242,7 @@ def test_a_crash_loop_leaves_one_backup_of_its_state(mode: str, small: Subject, 
 
     vecmigrate.upgrade(harness.url(database))
     assert small.after == harness.contents(database)
-    assert [*["interrupted"] * crashes, *["success"] * 3] == harness.statuses(database)
+    assert [*["interrupted"] * crashes, *["success"] * len(REVISIONS)] == harness.statuses(database)
     kept = [each.name for each in harness.backup_files(database)]
     assert older == kept[:3]
     assert 4 == len(kept)

@@ -19,6 +19,7 @@ from doors import Result, run_alembic, run_cli
 from faults import harness
 from faults.harness import Subject, go, start, tried
 from faults.slow import changed_scripts, failing_scripts, with_scripts
+from ladder import HEAD, NAMES
 from vecmigrate import archive, scripts_folder
 from vecmigrate.causes import described
 
@@ -189,7 +190,7 @@ def back_and_forth(database: str) -> None:
     """Migrate in a service that logs all that SQLAlchemy can tell."""
     logging.basicConfig(level=logging.DEBUG)
     logging.getLogger("sqlalchemy").setLevel(logging.DEBUG)
-    for target in ("001", "000", "002"):
+    for target in ("001", "000", HEAD):
         go("command", database, "head")
         vecmigrate.rollback(f"sqlite:///{database}", to_version=target)
 
@@ -288,7 +289,7 @@ def test_an_exception_does_not_quote_rows(
     monkeypatch.setattr(scripts_folder, "_newest", None)
     logged = logged_by_a_service(f"sqlite:///{database}", door)
     assert "CauseError" in logged
-    assert "002_codexembed_upgrade.py" in logged
+    assert f"{HEAD}_{NAMES[HEAD]}.py" in logged
     require_secret(logged)
     tried("Secrets", "the causes of an exception, as a service logs them", "never shown")
 
@@ -359,7 +360,7 @@ def test_a_server_that_quotes_rows_is_not_repeated(
     monkeypatch.setattr(scripts_folder, "_HERE", str(folder))
     monkeypatch.setattr(scripts_folder, "_newest", None)
     logged = logged_by_a_service(postgresql, door)
-    assert "Revision 002 failed" in logged
+    assert f"Revision {HEAD} failed" in logged
     require_secret(logged)
     with engine.connect() as connection:
         require_secret(str(connection.exec_driver_sql("SELECT * FROM vecmigrate_history").all()))
@@ -380,7 +381,7 @@ def test_notices_of_a_server_are_not_logged(postgresql: sa.URL, caplog: pytest.L
         )
     caplog.set_level(logging.DEBUG)
     caplog.set_level(logging.DEBUG, "sqlalchemy")
-    assert "002" == vecmigrate.upgrade(postgresql).to_revision
+    assert HEAD == vecmigrate.upgrade(postgresql).to_revision
     require_secret(caplog.text)
     tried("Secrets", "notices of a PostgreSQL server", "not logged")
 

@@ -17,23 +17,50 @@ __all__ = ["Embedder", "load"]
 Embedder = Callable[[list[str]], Sequence[Any]]
 """Takes texts and returns one vector for each, in their order."""
 
+_READY = {"sentence-transformers": "sentence_transformers", "fastembed": "fastembed", "openai": "openai"}
+"""The extra of each ready embedder, and the package that the extra installs."""
+
 
 def load(spec: str, *, model: str) -> Embedder:
     """Return the embedder that a spec names.
 
     ``module:callable`` is imported with the current folder on the path, where it stays: the module may import others
-    later. ``model`` is the model that vectors are wanted of. Raises EmbedderError.
+    later. ``sentence-transformers[:NAME]``, ``fastembed[:NAME]`` and ``openai:NAME`` are ready, and import their
+    package only here; without NAME the first two take ``model``, the one that vectors are wanted of.
+
+    What a ready one cannot do it raises as EmbedderError, after the tries that its library makes: one that comes out
+    of a call is final. Raises EmbedderError where there is no such embedder or its package is not installed.
     """
-    del model
     name, _, attribute = spec.partition(":")
+    if name in _READY:
+        return _ready(name, attribute or model, spec)
     is_module = all(part.isidentifier() for part in name.split(".")) and not name.endswith(".py")
     if not is_module or not attribute:
         raise EmbedderError(
             f"{spec!r} names no embedder. No vector was written.",
             next_step="name one as MODULE:CALLABLE, for example --embedder my_embedder:embed for the function embed "
-            "of my_embedder.py in this folder",
+            "of my_embedder.py in this folder, or a ready one: " + ", ".join(_READY),
         )
     return _checked(_found(name, attribute, spec), spec)
+
+
+def _ready(name: str, model: str, spec: str) -> Embedder:
+    if spec in {"openai", "openai:"}:
+        raise EmbedderError(
+            "The embedder openai needs the name of a model as its server has it. No vector was written.",
+            next_step="name it, for example --embedder openai:text-embedding-3-small",
+        )
+    try:
+        home = importlib.import_module(f"vecmigrate.embedding.{_READY[name]}_embedder")
+    except Exception as error:  # noqa: BLE001 - raised on, without what it says
+        is_missing = isinstance(error, ModuleNotFoundError) and error.name == _READY[name]
+        why = "its package is not installed" if is_missing else f"its package cannot be imported: {described(error)}"
+        raise EmbedderError(
+            f"The embedder {name} cannot be used: {why}. No vector was written.",
+            next_step=f'pip install "vecmigrate[{name}]"',
+        ) from told(error)
+    embedder: Embedder = home.load(model)
+    return embedder
 
 
 def _found(name: str, attribute: str, spec: str) -> object:
