@@ -1,30 +1,26 @@
 """Views, triggers and foreign keys that hang on tables of ours, and whether they outlive a change."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from vecmigrate.catalog import Object, is_sqlite, objects, quoted, schema_copy
 from vecmigrate.errors import NotOursError
-from vecmigrate.schema import OURS
+from vecmigrate.schema import OWN_PREFIX
+from vecmigrate.shapes import Shapes
 
 __all__ = ["Survey", "rehearse"]
-
-_OUR_VIEW = "active_stores"
-_OUR_TABLES = OURS | {"stores"}
-"""What foreign keys are watched: also the legacy table that revision 001 drops."""
-_REPLACED = frozenset({"vector_stores", "stores"})
-"""What is built anew in another shape, with its own foreign keys."""
 
 
 class Survey:
     """What does not work in a schema: taken before and after a change, the difference is what it broke.
 
-    Leaves nothing changed: statements are compiled (EXPLAIN), not run. Empty on PostgreSQL.
+    What belongs to the ladder by its ``shapes`` is left out, for the scripts to make and drop. Leaves nothing
+    changed: statements are compiled (EXPLAIN), not run. Empty on PostgreSQL.
     """
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, shapes: Shapes) -> None:
         self.present: frozenset[str] = frozenset()
         self.broken: frozenset[str] = frozenset()
         self.keys: dict[str, tuple[object, ...]] = {}
@@ -32,15 +28,14 @@ class Survey:
         if not is_sqlite(connection):
             return
         found = objects(connection)
-        dependents = [each for each in found if each.type in {"view", "trigger"} and each.name.lower() != _OUR_VIEW]
+        dependents = [each for each in found if each.type in {"view", "trigger"} and not _is_own(each, shapes)]
         self.present = frozenset(_named(each) for each in dependents)
         self.broken = frozenset(_broken(connection, found, dependents))
-        children = [each for each in found if each.type == "table" and each.name.lower() not in _REPLACED]
+        children = [each for each in found if each.type == "table" and each.name.lower() not in shapes.tables]
         for child in children:
-            self._add_keys(connection, child.name)
+            self._add_keys(connection, child.name, shapes.tables)
 
-    def _add_keys(self, connection: Connection, child: str) -> None:
-        parents = {name.lower(): name for name in _OUR_TABLES}
+    def _add_keys(self, connection: Connection, child: str, parents: Collection[str]) -> None:
         keys = connection.exec_driver_sql(f"PRAGMA foreign_key_list({quoted(child)})").mappings().all()
         ours = [row for row in keys if row["table"].lower() in parents]
         for row in ours:
@@ -69,6 +64,11 @@ class Survey:
                 "Nothing was changed.",
                 next_step="drop them (and make them again afterwards), or change them so that they fit both shapes",
             )
+
+
+def _is_own(each: Object, shapes: Shapes) -> bool:
+    name = each.name.lower()
+    return name.startswith(OWN_PREFIX) or name in shapes.hanging
 
 
 def _named(each: Object) -> str:
@@ -127,7 +127,7 @@ def _compiles(connection: Connection, statement: str) -> bool:
     return True
 
 
-def rehearse(connection: Connection, change: Callable[[Connection], None]) -> None:
+def rehearse(connection: Connection, shapes: Shapes, change: Callable[[Connection], None]) -> None:
     """Run a change on a copy of the schema, without rows, and stop if it would break a dependent.
 
     Read-only on the database itself. Raises NotOursError. A change that does not run on empty tables
@@ -136,9 +136,9 @@ def rehearse(connection: Connection, change: Callable[[Connection], None]) -> No
     with schema_copy(connection) as copy:
         if copy is None:
             return
-        before = Survey(copy)
+        before = Survey(copy, shapes)
         try:
             change(copy)
         except Exception:  # noqa: BLE001 - the docstring says what decides instead
             return
-        before.require_unbroken_by(Survey(copy))
+        before.require_unbroken_by(Survey(copy, shapes))

@@ -22,10 +22,10 @@ from vecmigrate.engine import Database, locate, reading, scratch
 from vecmigrate.errors import AheadError, ConfigurationError, VecmigrateError
 from vecmigrate.heads import current_heads, one_of
 from vecmigrate.journal import Report
-from vecmigrate.preflight import unannounced
 from vecmigrate.runs import Run, log
 from vecmigrate.schema import VERSION_TABLE, metadata
 from vecmigrate.signals import exit_code, terminable
+from vecmigrate.steps import unannounced
 
 __all__ = ["run"]
 

@@ -12,6 +12,7 @@ __all__ = [
     "LockTimeoutError",
     "NeedsPersonError",
     "NotOursError",
+    "PrecheckError",
     "RestoreFailedError",
     "RunFailedError",
     "TargetError",
@@ -79,6 +80,10 @@ class RunFailedError(VecmigrateError):
     exit_code = 5
 
 
+class PrecheckError(RunFailedError):
+    """A revision that would run found in the database what it cannot run on; nothing was changed."""
+
+
 class InterruptedRunError(VecmigrateError):
     """A signal ended the run; the database is as it was before it."""
 
@@ -114,7 +119,7 @@ class NotOursError(NeedsPersonError):
 
 
 class WouldLoseRowsError(NeedsPersonError):
-    """Going to ``base`` would drop tables that hold rows."""
+    """A way down would drop rows that nothing keeps."""
 
 
 class RestoreFailedError(NeedsPersonError):

@@ -1,10 +1,12 @@
 """The revision scripts: where they are, in which order, and what a target means."""
 
+import hashlib
 import os
 import re
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 from alembic.config import Config
 from alembic.script import Script, ScriptDirectory
@@ -28,6 +30,13 @@ class Revision:
     name: str
     app_version: str | None
     compatible_from: str | None
+    path: str | None = None
+
+    @cached_property
+    def sha256(self) -> str:
+        """The hash of the script, which does not depend on how its lines end. Raises OSError."""
+        with open(self.path or os.devnull, "rb") as file:
+            return hashlib.sha256(file.read().replace(b"\r\n", b"\n")).hexdigest()
 
     @property
     def migration_id(self) -> str:
@@ -62,6 +71,10 @@ class Revisions:
     def position(self, revision: str | None) -> int:
         """Return the place in the line, -1 for base."""
         return -1 if revision is None else self.ids.index(revision)
+
+    def upto(self, revision: str | None) -> tuple[Revision, ...]:
+        """Return the revisions up to one, lowest first; none for base."""
+        return self.ordered[: self.position(revision) + 1]
 
     def below(self, revision: str) -> str | None:
         """Return the revision just before one, None for base."""
@@ -143,6 +156,7 @@ def _revision(script: Script, version: app_versions.AppVersion | None) -> Revisi
         name=stem.removeprefix(f"{script.revision}_"),
         app_version=str(version.version) if version else None,
         compatible_from=str(version.compatible_from) if version else None,
+        path=script.path,
     )
 
 

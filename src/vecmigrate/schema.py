@@ -20,6 +20,7 @@ __all__ = [
     "HISTORY",
     "META",
     "OURS",
+    "OWN_PREFIX",
     "PRESERVED",
     "VERSION_TABLE",
     "include_name",
@@ -28,6 +29,8 @@ __all__ = [
 ]
 
 VERSION_TABLE = "vecmigrate_version"
+OWN_PREFIX = "vecmigrate_"
+"""What the tables of the tool, and the triggers and functions that revisions make, begin with."""
 
 metadata = MetaData()
 _BIG = BigInteger().with_variant(Integer(), "sqlite")
