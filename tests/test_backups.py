@@ -410,7 +410,10 @@ def test_status_tells_of_the_backups_of_a_lost_database(tmp_path: Path) -> None:
 
     assert "absent" == found.state
     assert found.last_backup
-    assert f"vecmigrate --db-path {path} backup list" in found.notes[0]
+    assert f"vecmigrate --db-path {path} restore {found.last_backup['name']}" in found.notes[0]
+
+    Path(found.last_backup["path"]).write_bytes(b"damaged")
+    assert f"vecmigrate --db-path {path} backup list" in vecmigrate.status(url(path)).notes[0]
 
 
 def test_listing_creates_nothing(tmp_path: Path) -> None:

@@ -167,7 +167,7 @@ def test_notes_name_the_configuration_too(released: Path, tmp_path: Path) -> Non
     assert 0 == run_cli("--config", ini, "--db-path", released, "migrate").code
     released.unlink()
     result = run_cli("--config", ini, "--db-path", released, "status", "--json")
-    (note,) = (each for each in result.document["notes"] if "backups of it" in each)
+    (note,) = (each for each in result.document["notes"] if "There are backups of" in each)
     assert f"vecmigrate --config {ini} --db-path {released}" in note
     assert note in run_cli("--config", ini, "--db-path", released, "status").out
 

@@ -8,6 +8,7 @@ import pytest
 import legacy
 import vecmigrate
 from doors import run_alembic, run_cli, url
+from scripts import Scripts
 from vecmigrate.errors import NotOursError
 
 VIEW = "CREATE VIEW expiring AS SELECT vector_store_id, session_id, expires_at FROM vector_stores WHERE expires_at > 0"
@@ -264,3 +265,152 @@ def test_a_refusal_that_only_the_rows_show_leaves_no_backup(tmp_path: Path) -> N
 
     assert before == {name: entry[2] for name, entry in legacy.tree(tmp_path).items()}
     assert (tmp_path / "backups" / kept).exists()
+
+
+# What only the service's own process can do: its functions and collations are unknown here.
+
+
+def fold(text: str | None) -> str:
+    return (text or "").casefold()
+
+
+def execute_as_service(path: Path, *statements: str) -> None:
+    """Run statements in a process that has the functions and the collation of the service."""
+    with legacy.opened(path) as connection:
+        connection.create_function("fold", 1, fold, deterministic=True)
+        connection.create_collation("de", lambda one, other: (one > other) - (one < other))
+        for statement in statements:
+            connection.execute(statement)
+
+
+UNKNOWN_HERE = {
+    "an index on an expression": (
+        ["CREATE INDEX i ON vector_stores (fold(provider))"],
+        "the index i on vector_stores, which needs the function fold of the service",
+    ),
+    "a partial index": (
+        ["CREATE INDEX i ON vector_stores (provider) WHERE fold(provider) <> ''"],
+        "the index i on vector_stores, which needs the function fold of the service",
+    ),
+    "an index in an order of the service's own": (
+        ["CREATE INDEX i ON vector_stores (provider COLLATE de)"],
+        "the index i on vector_stores, which needs the collation de of the service",
+    ),
+}
+GONE_FROM = ("migrate", "rollback --to-version 0")
+
+
+@pytest.mark.parametrize("direction", GONE_FROM)
+@pytest.mark.parametrize("name", UNKNOWN_HERE)
+def test_what_this_process_cannot_make_again_stops_the_run(name: str, direction: str, released_file: Path) -> None:
+    """Both ways it is named with what it needs, before the first write."""
+    statements, named = UNKNOWN_HERE[name]
+    if direction.startswith("rollback"):
+        vecmigrate.upgrade(url(released_file))
+    execute_as_service(released_file, *statements)
+    before = legacy.tree(released_file.parent)
+
+    result = run_cli("--db-path", released_file, *direction.split())
+
+    assert 6 == result.code, result.err
+    assert named in result.err
+    assert "Next: drop them" in result.err
+    assert before == legacy.tree(released_file.parent)
+
+
+def test_a_check_of_the_service_s_own_stops_the_run(tmp_path: Path) -> None:
+    """A table that was found with such a CHECK could not be made again on the way back."""
+    path = tmp_path / "checked.sqlite3"
+    sql = legacy.LEGACY_SQL[0].replace("provider TEXT NOT NULL", "provider TEXT NOT NULL CHECK (fold(provider) <> '')")
+    execute_as_service(path, sql, "INSERT INTO vector_stores VALUES ('s', 'v', 'openai', 1, 0, 1, 1)")
+    before = legacy.tree(tmp_path)
+
+    result = run_cli("--db-path", path, "migrate")
+
+    assert 6 == result.code, result.err
+    assert "the table vector_stores, which needs the function fold of the service" in result.err
+    assert before == legacy.tree(tmp_path)
+
+
+def test_a_generated_column_of_the_service_s_own_stops_the_run(released_file: Path) -> None:
+    """On a table of ours it would be gone, and could not be made again here."""
+    vecmigrate.upgrade(url(released_file))
+    execute_as_service(released_file, "ALTER TABLE vector_stores ADD COLUMN folded TEXT AS (fold(provider))")
+    before = legacy.tree(released_file.parent)
+
+    result = run_cli("--db-path", released_file, "rollback", "--to-version", "0")
+
+    assert 6 == result.code, result.err
+    assert "vector_stores" in result.err
+    assert before == legacy.tree(released_file.parent)
+
+
+def test_what_hangs_on_no_table_that_is_written_to_is_no_obstacle(released_file: Path) -> None:
+    """The service's own tables may need of its process what they like, and so may ours that a run leaves alone."""
+    execute_as_service(
+        released_file,
+        "CREATE INDEX folded ON sessions (fold(session_id))",
+        "CREATE VIEW folds AS SELECT fold(session_id) FROM sessions",
+    )
+    schema = legacy.schema(released_file)
+    ours = {"folded", "folds"}
+
+    vecmigrate.upgrade(url(released_file))
+    execute_as_service(released_file, "CREATE INDEX folded_chunks ON vector_store_chunks (fold(content))")
+    vecmigrate.rollback(url(released_file), to_version="000")
+    vecmigrate.upgrade(url(released_file))
+
+    after = legacy.schema(released_file)
+    assert {key: sql for key, sql in schema.items() if key[1] in ours} == {
+        key: sql for key, sql in after.items() if key[1] in ours
+    }
+    assert ("index", "folded_chunks") in after
+
+
+def test_an_index_that_cannot_be_put_back_is_named(scripts: Scripts, released_file: Path) -> None:
+    """Where a revision fails by what of the service it puts back, that is told and not the revision blamed."""
+    vecmigrate.upgrade(url(released_file))
+    legacy.execute(
+        released_file,
+        "CREATE INDEX sound ON vector_store_chunks (content)",
+        "CREATE INDEX on_lines ON vector_store_chunks (start_line) WHERE end_line > 1",
+    )
+    scripts.add(
+        """
+        bind = op.get_bind()
+        query = "SELECT sql FROM sqlite_master WHERE type = 'index' AND tbl_name = 'vector_store_chunks' AND sql <> ''"
+        indexes = list(bind.scalars(sa.text(query)))
+        op.execute("CREATE TABLE anew (chunk_id TEXT PRIMARY KEY, content TEXT, start_line INTEGER)")
+        op.execute("INSERT INTO anew SELECT chunk_id, content, start_line FROM vector_store_chunks")
+        op.execute("DROP TABLE vector_store_chunks")
+        op.execute("ALTER TABLE anew RENAME TO vector_store_chunks")
+        for sql in indexes:
+            op.execute(sql)
+        """
+    )
+    before = legacy.tree(released_file.parent)
+
+    result = run_cli("--db-path", released_file, "migrate")
+
+    assert 6 == result.code, result.err
+    assert "the index on_lines on vector_store_chunks" in result.err
+    assert "sound" not in result.err
+    assert before == legacy.tree(released_file.parent)
+
+
+def test_a_trigger_that_a_run_would_set_off_stops_it(released_file: Path) -> None:
+    """Rows of the service do not change by a run, and so no trigger of a table of ours may change them."""
+    vecmigrate.upgrade(url(released_file), "001")
+    legacy.execute(
+        released_file,
+        "CREATE TRIGGER planted AFTER INSERT ON embedding_models BEGIN DELETE FROM sessions; END",
+        "CREATE TRIGGER quiet AFTER DELETE ON vector_store_chunks BEGIN DELETE FROM sessions; END",
+    )
+    before = legacy.tree(released_file.parent)
+
+    result = run_cli("--db-path", released_file, "migrate", "--target", "002")
+
+    assert 6 == result.code, result.err
+    assert "the trigger planted on embedding_models, which would run and write to sessions" in result.err
+    assert "quiet" not in result.err
+    assert before == legacy.tree(released_file.parent)

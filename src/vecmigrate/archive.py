@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from vecmigrate import backups, history, manifests, meta, records, restoring
+from vecmigrate import backups, bystanders, history, lost, manifests, meta, records, restoring
 from vecmigrate.access import Access, one_at_a_time
 from vecmigrate.carrying import carry_over, restored
 from vecmigrate.catalog import has_content
@@ -46,7 +46,7 @@ class Archive(Access):
             return None
         # A sound database that was never migrated must not take the backups of one with the same name.
         folder = self.settings.backup_folder(path)
-        return known or manifests.recorded_id(folder, database_path=path) or meta.new_database_id()
+        return known or manifests.id_before_first_run(folder, database_path=path) or meta.new_database_id()
 
     def list_backups(self, *, database_id: str | None = None) -> list[manifests.Backup]:
         """Return the backups of this database, newest first. Reads manifests only."""
@@ -71,10 +71,11 @@ class Archive(Access):
         folder = self.settings.backup_folder(path)
         return manifests.find(name, folder, database_id=self._identity(), database_path=path)
 
-    def create_backup(self, reason: str = "manual") -> manifests.Backup:
+    def create_backup(self, reason: str = manifests.BY_HAND) -> manifests.Backup:
         """Back up the present state under the write lock. Raises BackupError, DatabaseUnusableError."""
         path, known = self._file(), self.revisions()
         if self.database.is_absent():
+            lost.require_none(self.backup_folder(), path)
             raise self._nothing_in("does not exist")
         lock = writing(self.database, lock_timeout=self.settings.lock_timeout)
         with one_at_a_time, translated(self.database), lock as connection:
@@ -85,7 +86,7 @@ class Archive(Access):
             try:
                 made = self._create(path, revision, app_version, reason)
             except BackupError:
-                quick_check(connection, self.database)  # Damage of the database itself is the better message.
+                quick_check(self.database)  # Damage of the database itself is the better message.
                 raise
         self._rotate_if_possible(made.database_id, known)
         return made
@@ -178,12 +179,14 @@ class Archive(Access):
         marker, has_begun = _marker(backup, known), False
 
         def carry(old: sqlite3.Connection | None, new: sqlite3.Connection, saved: manifests.Backup | None) -> None:
-            nonlocal has_begun
+            nonlocal marker, has_begun
             has_begun = True
-            replace(marker, backup=saved.path if saved else None).write(path)
+            marker = replace(marker, backup=saved.path if saved else None)
+            marker.write(path)
             note = carry_over(old, new, saved, backup=backup, known=known, run_id=marker.run_id)
             report.notes += [note] if note else []
 
+        bystanders.require_none_in(backup)
         with one_at_a_time:
             records.settle_if_readable(self.database, self.settings)
             try:

@@ -1,18 +1,19 @@
 """What a database holds: its objects, copies of its schema, and the SQL of tables."""
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from sqlalchemy import Connection, Table, inspect
+from sqlalchemy import Connection, Table, inspect, text
 from sqlalchemy.dialects.sqlite import dialect as sqlite_dialect
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from vecmigrate.engine import scratch
+from vecmigrate.sqlite_files import triggers_of
 
 __all__ = [
     "Object",
@@ -27,8 +28,15 @@ __all__ = [
     "schema_copy",
     "table_ddl",
     "table_names",
+    "triggers_on",
     "uses_batch",
 ]
+
+
+_MISSING = re.compile(
+    r"no such function: (?P<function>.+)|no such collation sequence: (?P<collation>.+)"
+    r"|wrong number of arguments to function (?P<other>.+)\(\)"
+)
 
 
 def is_sqlite(connection: Connection) -> bool:
@@ -91,6 +99,20 @@ def objects(connection: Connection) -> list[Object]:
     return tables + [Object("view", name, name, "") for name in inspector.get_view_names()]
 
 
+def triggers_on(connection: Connection, tables: Sequence[str]) -> list[tuple[str, str]]:
+    """Return the triggers (and rules of PostgreSQL) on some tables, each with its table. Read-only."""
+    if is_sqlite(connection):
+        driver: Any = connection.connection.driver_connection
+        return triggers_of(driver, tables)
+    query = text(
+        "SELECT found.name, c.relname FROM pg_class c JOIN ("
+        "SELECT tgname AS name, tgrelid AS id FROM pg_trigger WHERE NOT tgisinternal "
+        "UNION ALL SELECT rulename, ev_class FROM pg_rewrite) found ON found.id = c.oid "
+        "WHERE c.relname = ANY(:tables) AND c.relkind IN ('r', 'p') AND pg_table_is_visible(c.oid) ORDER BY 2, 1"
+    )
+    return [(row.name, row.relname) for row in connection.execute(query, {"tables": list(tables)})]
+
+
 def table_names(connection: Connection) -> frozenset[str]:
     """Return the tables, in lower case where the database itself tells no case apart. Read-only."""
     names = inspect(connection).get_table_names()
@@ -111,12 +133,18 @@ def quoted(name: str) -> str:
 
 
 @contextmanager
-def schema_copy(connection: Connection, *, empty: bool = False) -> Iterator[Connection | None]:
+def schema_copy(
+    connection: Connection,
+    *,
+    empty: bool = False,
+    without: Collection[Object] = (),
+    lacking: dict[Object, str] | None = None,
+) -> Iterator[Connection | None]:
     """Open an in-memory database with the schema of an SQLite database, without its rows.
 
-    What cannot be made there (an unknown extension, a custom function) is left out, and with ``empty``
-    everything. Yields None for
-    PostgreSQL, where DDL itself refuses to drop what others hang on.
+    What the service's own process gives an object (a function, a collation) is stood in for there, and noted in
+    ``lacking``. What cannot be made all the same (an unknown extension) is left out, and so are ``without``, and with
+    ``empty`` everything. Yields None for PostgreSQL, where DDL itself refuses to drop what others hang on.
     """
     if not is_sqlite(connection):
         yield None
@@ -127,10 +155,41 @@ def schema_copy(connection: Connection, *, empty: bool = False) -> Iterator[Conn
         kinds = {"table": 1, "index": 2, "view": 3, "trigger": 4}
         ordered = sorted(objects(connection), key=lambda each: 0 if each.is_virtual else kinds.get(each.type, 5))
         for each in [] if empty else ordered:
-            if each.sql and not each.name.startswith("sqlite_"):
-                with suppress(OperationalError):
-                    copy.exec_driver_sql(each.sql)
+            if each.sql and not each.name.startswith("sqlite_") and each not in without:
+                _make(copy, each, {} if lacking is None else lacking)
         yield copy
+
+
+def _make(copy: Connection, each: Object, lacking: dict[Object, str]) -> None:
+    while True:
+        try:
+            copy.exec_driver_sql(each.sql).close()
+        except OperationalError as error:
+            missing = _missing(error)
+            if missing is None or missing in lacking.get(each, ""):
+                return
+            _stand_in(copy, *missing.split(" ", 1))
+            lacking[each] = " and ".join(filter(None, [lacking.get(each), missing]))
+        else:
+            return
+
+
+def _missing(error: OperationalError) -> str | None:
+    """Return what only the service's process has: the kind and the name of a function or collation."""
+    found = _MISSING.search(str(error.orig))
+    if found is None:
+        return None
+    return (
+        f"collation {found['collation']}" if found["collation"] else f"function {found['function'] or found['other']}"
+    )
+
+
+def _stand_in(copy: Connection, kind: str, name: str) -> None:
+    driver: Any = copy.connection.driver_connection
+    if kind == "collation":
+        driver.create_collation(name, lambda one, other: (one > other) - (one < other))
+    else:
+        driver.create_function(name, -1, lambda *_: None, deterministic=True)
 
 
 def table_ddl(table: Table) -> list[str]:

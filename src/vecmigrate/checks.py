@@ -10,6 +10,7 @@ from vecmigrate import adoption, edited_scripts, history, prechecks
 from vecmigrate.catalog import column_names, table_names
 from vecmigrate.engine import Database
 from vecmigrate.errors import NeedsPersonError, PrecheckError, RunFailedError, WouldLoseRowsError
+from vecmigrate.locks import WatchedTransaction
 from vecmigrate.loss_guard import rows_that_would_go
 from vecmigrate.revisions import Revisions
 from vecmigrate.shapes import Shapes
@@ -19,8 +20,10 @@ __all__ = [
     "require_base_is_empty",
     "require_no_edited",
     "require_no_problems",
+    "require_open",
     "require_rows_kept",
     "require_stampable",
+    "require_untouched",
 ]
 
 
@@ -109,6 +112,28 @@ def require_rows_kept(database: Database, step: MigrationStep, lost: Mapping[str
         next_step="keep them in the script (op.keep_rows); or, where they are to go: "
         f"vecmigrate {database.option} migrate --yes (alembic -x allow_data_loss=yes upgrade head)",
     )
+
+
+def require_open(transaction: WatchedTransaction, database: Database, revision: str | None) -> None:
+    """Raise NeedsPersonError where a script ended the transaction of the run, or tried to."""
+    require_untouched(transaction, database, revision)
+    if not transaction.is_open():
+        raise NeedsPersonError(
+            f"Revision {revision} lost its transaction: the script ended it, or the database did (a full disk). "
+            "What the script did before may stand.",
+            next_step=f"vecmigrate {database.option} status, compare with the backup, and take COMMIT out of "
+            "the revision script",
+        )
+
+
+def require_untouched(transaction: WatchedTransaction, database: Database, revision: str | None) -> None:
+    """Raise NeedsPersonError where a script tried to end the transaction of the run, which was refused."""
+    if transaction.was_touched:
+        raise NeedsPersonError(
+            f"Revision {revision} tried to end or begin a transaction of its own. "
+            f"The database {database} is as it was before the run.",
+            next_step="take COMMIT, BEGIN and executescript out of the revision script, then run it again",
+        )
 
 
 def _listed(counts: Mapping[str, int]) -> str:

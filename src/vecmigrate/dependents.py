@@ -1,11 +1,13 @@
-"""Views, triggers and foreign keys that hang on tables of ours, and whether they outlive a change."""
+"""What of the service hangs on tables of ours, and whether it outlives a change."""
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
+from vecmigrate import unknown_sql
 from vecmigrate.catalog import Object, is_sqlite, objects, quoted, schema_copy
+from vecmigrate.effects import Effects, watched
 from vecmigrate.errors import NotOursError
 from vecmigrate.schema import OWN_PREFIX
 from vecmigrate.shapes import Shapes
@@ -49,21 +51,25 @@ class Survey:
             else:
                 self.violations = self.violations | {tuple(row) for row in rows}
 
-    def require_unbroken_by(self, after: "Survey") -> None:
-        """Raise NotOursError that names what a change would break or lose."""
-        faults = sorted(self.present - after.present) + sorted(after.broken - self.broken)
+    def require_unbroken_by(self, after: "Survey", *, others: Iterable[str] = ()) -> None:
+        """Raise NotOursError that names what a change would break or lose, and what was found of ``others``."""
+        faults = sorted(others) + sorted(self.present - after.present) + sorted(after.broken - self.broken)
         faults += [name for name, columns in sorted(self.keys.items()) if after.keys.get(name) != columns]
         faults += sorted(
             f"the row {row[1]} of {row[0]}, whose parent in {row[2]} would be set aside"
             for row in after.violations - self.violations
         )
-        if faults:
-            listed = "\n".join(f"  - {fault}" for fault in faults)
-            raise NotOursError(
-                f"These objects of the service hang on a table that would go or change under them:\n{listed}\n"
-                "Nothing was changed.",
-                next_step="drop them (and make them again afterwards), or change them so that they fit both shapes",
-            )
+        _refuse(faults)
+
+
+def _refuse(faults: Sequence[str]) -> None:
+    if faults:
+        listed = "\n".join(f"  - {fault}" for fault in faults)
+        raise NotOursError(
+            f"These objects of the service hang on a table that would go or change under them:\n{listed}\n"
+            "Nothing was changed.",
+            next_step="drop them (and make them again afterwards), or change them so that they fit both shapes",
+        )
 
 
 def _is_own(each: Object, shapes: Shapes) -> bool:
@@ -72,7 +78,7 @@ def _is_own(each: Object, shapes: Shapes) -> bool:
 
 
 def _named(each: Object) -> str:
-    return f"the {each.type} {each.name}" + (f" on {each.table}" if each.type == "trigger" else "")
+    return f"the {each.type} {each.name}" + (f" on {each.table}" if each.type in {"index", "trigger"} else "")
 
 
 def _parent_columns(connection: Connection, parent: str, column: str | None, seq: int) -> tuple[object, ...]:
@@ -130,15 +136,63 @@ def _compiles(connection: Connection, statement: str) -> bool:
 def rehearse(connection: Connection, shapes: Shapes, change: Callable[[Connection], None]) -> None:
     """Run a change on a copy of the schema, without rows, and stop if it would break a dependent.
 
-    Read-only on the database itself. Raises NotOursError. A change that does not run on empty tables
-    proves nothing here; the survey after the real change decides then, before the commit.
+    Read-only on the database itself. Raises NotOursError. A change that does not run on empty tables, whatever of the
+    service is left out, proves nothing here; the survey after the real change decides then, before the commit.
     """
-    with schema_copy(connection) as copy:
+    unknown_sql.require_apart(connection, shapes.tables)
+    lacking: dict[Object, str] = {}
+    with schema_copy(connection, lacking=lacking) as copy:
         if copy is None:
             return
-        before = Survey(copy, shapes)
-        try:
-            change(copy)
-        except Exception:  # noqa: BLE001 - the docstring says what decides instead
+        before, found = Survey(copy, shapes), objects(copy)
+        effects = _effects_of(change, copy)
+        if effects is not None:
+            faults = [*_lacking(lacking, effects), *_set_off(found, effects, shapes)]
+            before.require_unbroken_by(Survey(copy, shapes), others=faults)
             return
-        before.require_unbroken_by(Survey(copy, shapes))
+    _refuse([_named(each) for each in _obstacles(connection, shapes, change)])
+
+
+def _effects_of(change: Callable[[Connection], None], copy: Connection) -> Effects | None:
+    """Return what a change writes on a copy; None where it does not run."""
+    try:
+        with watched(copy) as effects:
+            change(copy)
+    except Exception:  # noqa: BLE001 - what a script raises on empty tables says nothing of the rows
+        return None
+    return effects
+
+
+def _lacking(lacking: Mapping[Object, str], effects: Effects) -> Iterable[str]:
+    """Yield what a change cannot write to or put back in this process, which lacks a function or a collation."""
+    for each, missing in lacking.items():
+        if each.table.lower() in effects.tables:
+            yield f"{_named(each)}, which needs the {missing} of the service"
+
+
+def _set_off(found: Iterable[Object], effects: Effects, shapes: Shapes) -> Iterable[str]:
+    """Yield the triggers that a change would set off, and that write to what is not ours."""
+    tables = {each.name: each.table for each in found if each.type == "trigger"}
+    for name, written in effects.of_triggers.items():
+        ours = {table for table in written if table.startswith(OWN_PREFIX) or table.lower() in shapes.tables}
+        others = sorted(written - ours)
+        if others:
+            on = f" on {tables[name]}" if name in tables else ""
+            yield f"the trigger {name}{on}, which would run and write to {', '.join(others)}"
+
+
+def _obstacles(connection: Connection, shapes: Shapes, change: Callable[[Connection], None]) -> list[Object]:
+    """Return without what of the service a change runs that otherwise does not; nothing where it never does."""
+    hanging = [each for each in objects(connection) if each.sql and _hangs(each, shapes)]
+    if not hanging or not _runs(connection, change, hanging):
+        return []
+    return [each for each in hanging if _runs(connection, change, [each])] or hanging
+
+
+def _hangs(each: Object, shapes: Shapes) -> bool:
+    return each.type in {"view", "trigger"} or (each.type == "index" and each.table.lower() in shapes.tables)
+
+
+def _runs(connection: Connection, change: Callable[[Connection], None], without: Sequence[Object]) -> bool:
+    with schema_copy(connection, without=without) as copy:
+        return copy is not None and _effects_of(change, copy) is not None

@@ -15,7 +15,7 @@ from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from sqlalchemy import Connection
 
-from vecmigrate import offline, revisions, settings
+from vecmigrate import lost, offline, revisions, settings
 from vecmigrate.catalog import uses_batch
 from vecmigrate.causes import without_values
 from vecmigrate.engine import Database, locate, reading, scratch
@@ -64,6 +64,8 @@ def _dispatch(config: Config) -> None:
         with scratch() as connection:
             _apply(connection, options["fn"], dont_mutate=True)
     else:
+        if database.path and database.is_absent():
+            lost.require_none(chosen.backup_folder(database.path), database.path)
         with reading(database) as connection:
             # Of a revision that is unknown here it says more than Alembic would.
             current_heads(connection, revisions.load(config), option=database.option)

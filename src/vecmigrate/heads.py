@@ -10,7 +10,7 @@ from vecmigrate.errors import AheadError, NeedsPersonError
 from vecmigrate.revisions import Revisions
 from vecmigrate.schema import VERSION_TABLE
 
-__all__ = ["current_heads", "one_of"]
+__all__ = ["current_heads", "one_of", "require_at"]
 
 _REVISION = re.compile(r"\w[\w.-]*", re.ASCII)
 
@@ -42,6 +42,19 @@ def current_heads(
     if heads and heads[0] not in revisions.ids:
         raise ahead(heads[0], meta.read(connection), revisions, option=option, app_version=app_version)
     return heads
+
+
+def require_at(connection: Connection, revision: str | None, *, database: str) -> None:
+    """Raise NeedsPersonError unless the version table says what a run did, None for base. Read-only."""
+    version = table(VERSION_TABLE, column("version_num"))
+    found = list(connection.scalars(select(version.c.version_num)))
+    if found != ([] if revision is None else [revision]):
+        said = ", ".join(map(str, found)) or "nothing"
+        raise NeedsPersonError(
+            f"The run leads to {revision or 'base'}, and before its commit the table {VERSION_TABLE} said {said}: a "
+            f"revision script or a trigger of the service has changed it. The database {database} is as it was before.",
+            next_step=f"take out of the scripts and the triggers what writes to {VERSION_TABLE}, then run it again",
+        )
 
 
 def ahead(

@@ -1,5 +1,6 @@
 """What a run notes down while it goes on: its report, its attempts, and its marker."""
 
+import logging
 import time
 import uuid
 from collections.abc import Sequence
@@ -14,12 +15,16 @@ from vecmigrate.steps import direction_of, revision_of, target_of
 
 __all__ = ["Journal", "Report"]
 
+log = logging.getLogger("vecmigrate")
 _VERBS = {"upgrade": "Upgraded", "downgrade": "Downgraded", "stamp": "Stamped"}
 
 
 @dataclass
 class Report:
-    """What a run did, filled in while it goes on. Revisions are None for base, paths are absolute."""
+    """What a run did, filled in while it goes on. Revisions are None for base, paths are absolute.
+
+    ``logged`` are those of its notes that the log had as warnings when they arose.
+    """
 
     from_revision: str | None = None
     to_revision: str | None = None
@@ -33,6 +38,13 @@ class Report:
     set_aside: int = 0
     duration_seconds: float = 0.0
     notes: list[str] = field(default_factory=list)
+    logged: list[str] = field(default_factory=list)
+
+    def warn(self, note: str) -> None:
+        """Log a note at once, because what follows is what it warns of; it stands in the report too."""
+        log.warning("%s", note)
+        self.notes.append(note)
+        self.logged.append(note)
 
     def take_back(self) -> None:
         """Forget the steps that were rolled back."""

@@ -17,24 +17,29 @@ from vecmigrate.shell import quoted
 from vecmigrate.sqlite_files import SUFFIX
 
 __all__ = [
+    "BY_HAND",
     "Backup",
     "aside_step",
     "command",
     "damaged",
     "file_names",
     "find",
+    "id_before_first_run",
     "listing",
     "manifest_of",
     "manifests",
     "of_another",
     "own",
     "recorded_id",
+    "stem_of",
     "write",
 ]
 
 _NAME = re.compile(r".+-\d{8}T\d{6}\.\d{6}Z-[A-Za-z0-9_.]+", re.DOTALL)
 _PATH = re.compile(r"[/\\\x00-\x1f\x7f]|^~|^\.*$|\.\.|^[A-Za-z]:")
 _LARGEST = 1 << 20
+BY_HAND = "manual"
+"""The reason of a backup that somebody asked for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +77,12 @@ _KEYS = (*_TEXTS, *_OPTIONAL_TEXTS, *_COUNTS, "journal_mode")
 def command(database: str, *words: str) -> str:
     """Return the command line that runs *words* on *database*, quoted for a shell."""
     return " ".join(map(quoted, ["vecmigrate", "--db-path", database, *words]))
+
+
+def stem_of(database: str) -> str:
+    """Return what the names of its backups begin with."""
+    # File names have at most 255 bytes, and control characters make a name that nobody can type.
+    return re.sub(r"[\x00-\x1f\x7f/\\]", "_", Path(database).stem)[:60]
 
 
 def manifest_of(path: str) -> str:
@@ -179,15 +190,31 @@ def _is_same(one: str, other: str) -> bool:
 
 
 def recorded_id(folder: str, *, database_path: str) -> str | None:
-    """Return the identity this path was last backed up under: a failed first run leaves it only here."""
+    """Return the identity this path was last backed up under."""
+    mine = _made_at(folder, database_path)
+    return mine[-1].database_id if mine else None
+
+
+def id_before_first_run(folder: str, *, database_path: str) -> str | None:
+    """Return the identity that only the folder knows, of a database that was backed up by hand and never migrated.
+
+    Every run writes it into the database. A database without it, where there was one with it, is another one.
+    """
+    mine = _made_at(folder, database_path)
+    last = [backup for backup in mine if backup.database_id == mine[-1].database_id]
+    is_unwritten = all(backup.reason == BY_HAND and backup.revision is None for backup in last)
+    return last[-1].database_id if last and is_unwritten else None
+
+
+def _made_at(folder: str, database_path: str) -> list[Backup]:
     path = os.path.realpath(database_path)
     # By path alone: another database of the same name may have its backups in the same folder.
     try:
         mine = [backup for backup, _ in manifests(folder) if backup and backup.database_path == path]
     except BackupError:
         # Whoever needs the folder fails by it, and a run without a backup does not.
-        return None
-    return max(mine, key=lambda backup: backup.sequence).database_id if mine else None
+        return []
+    return sorted(mine, key=lambda backup: backup.sequence)
 
 
 def damaged(folder: str) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 from alembic import command
 from alembic.util import CommandError
 
-from vecmigrate import adoption, history, meta, records
+from vecmigrate import adoption, bystanders, history, lost, meta, records
 from vecmigrate.access import alembic_config, one_at_a_time
 from vecmigrate.engine import translated, writing
 from vecmigrate.errors import AheadError, ConfigurationError, RunFailedError, TargetError, VecmigrateError
@@ -38,11 +38,16 @@ class Migrator(Overview):
     def plan_upgrade(self, target: str = "head", *, version: str | None = None, force: bool = False) -> Plan:
         """Return what ``upgrade`` would do: nothing to a compatible database of a newer version. Read-only."""
         try:
-            return self._upgrade_plan(target, version, force=force)
+            plan = self._upgrade_plan(target, version, force=force)
         except AheadError as error:
             if not error.compatible:
                 raise
             return Plan(error.revision, error.revision, [], "upgrade", None, error.message)
+        path = self.database.path
+        if path is None or not self.database.is_absent():
+            return plan
+        lost_note = lost.note_on_another(self.backup_folder(), path, database_id=None, is_new=True)
+        return replace(plan, note="\n".join(filter(None, [lost_note, plan.note])) or None)
 
     def _upgrade_plan(self, target: str, version: str | None, *, force: bool) -> Plan:
         known = self.revisions()
@@ -63,6 +68,7 @@ class Migrator(Overview):
     def plan_rollback(self, target: str) -> Plan:
         """Return what ``rollback`` would do. Read-only. Raises TargetError for a target above the database."""
         known = self.revisions()
+        self._require_not_lost()
         current = self.current(known)
         wanted, note = known.resolve(target, current=current)
         if known.position(wanted) > known.position(current):
@@ -178,6 +184,7 @@ class Migrator(Overview):
             lock = writing(self.database, lock_timeout=self.settings.lock_timeout)
             with translated(self.database), lock as connection:
                 adoption.require_own_tables(connection)
+                bystanders.require_none(connection)
                 count = history.clear(connection)
         path = self.database.path
         # One that could not be written last time still tells of what was forgotten then.

@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from vecmigrate import adoption, backups, edited_scripts, embeddings, history, meta, preserved
+from vecmigrate import adoption, backups, edited_scripts, embeddings, history, lost, meta, preserved
 from vecmigrate.access import alembic_config, one_at_a_time
 from vecmigrate.archive import Archive
 from vecmigrate.engine import reading
@@ -48,16 +48,14 @@ class Overview(Archive):
         base: dict[str, Any] = {"database": str(self.database), "dialect": self.database.dialect, "head": known.head}
         if self.database.is_absent():
             self.require_folder()
-            last = self._last_backup(None)
-            note = f"There are backups of it. Next: vecmigrate {self.database.option} backup list, then restore NAME"
             return Status(
                 **base,
                 state="absent",
                 revision=None,
                 app_version=None,
                 pending=list(known.ids),
-                last_backup=last,
-                notes=[note] if last else [],
+                last_backup=self._last_backup(None),
+                notes=self._losses(),
             )
         with self._looking() as connection:
             database_id = meta.read(connection).get("database_id")
@@ -68,11 +66,25 @@ class Overview(Archive):
         except BackupError as error:
             return replace(found, notes=[*found.notes, error.message])
 
+    def _losses(self) -> list[str]:
+        """Return what to tell of an absent database that backups are left of."""
+        path, folder = self._file(), self.backup_folder()
+        if left := lost.last_of_another(folder, path):
+            return [f"There are backups of a database that was here. Next: {lost.restoring(left)}"]
+        listed = f"vecmigrate {self.database.option} backup list"
+        return [f"There are backups of it, none of them sound. Next: {listed}"] if self.list_backups() else []
+
     @contextmanager
     def _looking(self) -> Iterator[Connection]:
+        self._require_not_lost()
         with reading(self.database, timeout=self.settings.lock_timeout) as connection:
             adoption.require_own_tables(connection)
             yield connection
+
+    def _require_not_lost(self) -> None:
+        """Name the backups where the database is gone: to make an empty one would be the wrong advice."""
+        if self.database.path and self.database.is_absent():
+            lost.require_none(self.backup_folder(), self.database.path)
 
     def _status_of(self, connection: Connection, known: Revisions, base: dict[str, Any]) -> Status:
         notes: list[str] = []

@@ -5,7 +5,7 @@ from contextlib import closing
 
 from sqlalchemy import Connection
 
-from vecmigrate import backups, history, manifests, sqlite_files
+from vecmigrate import backups, history, manifests, series, sqlite_files
 from vecmigrate.catalog import has_content
 from vecmigrate.engine import Database, quick_check
 from vecmigrate.errors import BackupError
@@ -26,9 +26,10 @@ def back_up(
     app_version: str | None,
     direction: str,
 ) -> tuple[str | None, bool]:
-    """Save the state before the change if it is to be saved; return the path of the backup, and whether it is new.
+    """Save the state before the change if it is to be saved; return the path of the backup, and whether it is one more.
 
-    A run that fails again and again from the same state reuses its backup, so that it fills no disk.
+    A run that fails again and again reuses its backup while the state is the same, else replaces its last one, so that
+    it fills no disk.
     """
     if database.path is None:
         _refuse_unbacked(database, settings)
@@ -36,7 +37,7 @@ def back_up(
     if not has_content(connection):
         return None, False
     if settings.backup == "never":
-        quick_check(connection, database)
+        quick_check(database)
         return None, False
     folder = settings.backup_folder(database.path)
     backups.prepare_folder(folder)
@@ -54,10 +55,10 @@ def back_up(
             timeout=settings.lock_timeout,
         )
     except BackupError:
-        quick_check(connection, database)  # Damage of the database itself is the better message.
+        quick_check(database)  # Damage of the database itself is the better message.
         raise
     log.info("Backup: %s", kept.path)
-    return kept.path, is_new
+    return kept.path, is_new and not _replaces_others(database.path, folder, kept)
 
 
 def _refuse_unbacked(database: Database, settings: Settings) -> None:
@@ -66,6 +67,11 @@ def _refuse_unbacked(database: Database, settings: Settings) -> None:
             f"backup = always, and a backup of {database} cannot be made here yet. Nothing was changed.",
             next_step="back it up with pg_dump, then run again with VECMIGRATE_BACKUP=never",
         )
+
+
+def _replaces_others(path: str, folder: str, made: manifests.Backup) -> bool:
+    with closing(sqlite_files.connect(path)) as live:
+        return bool(series.thin(folder, live, made))
 
 
 def _reusable(

@@ -9,7 +9,7 @@ from dataclasses import replace
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
-from vecmigrate import backups, history, meta
+from vecmigrate import backups, bystanders, history, meta
 from vecmigrate.engine import Database, reading, translated, writing
 from vecmigrate.errors import ConfigurationError, DatabaseUnusableError, VecmigrateError
 from vecmigrate.schema import HISTORY, META, tool_metadata
@@ -100,6 +100,7 @@ def _record_dead(connection: Connection, left: list[history.Marker]) -> None:
 
 
 def _add(connection: Connection, attempts: Sequence[history.Attempt], *, database_id: str) -> None:
+    bystanders.require_none(connection)
     make_tables(connection)
     if "database_id" not in meta.read(connection):
         meta.write(connection, {"database_id": database_id})

@@ -9,7 +9,19 @@ from alembic.runtime.migration import MigrationContext, MigrationStep, StampStep
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection
 
-from vecmigrate import adoption, backups, checks, edited_scripts, history, manifests, meta, preserved, records
+from vecmigrate import (
+    adoption,
+    backups,
+    bystanders,
+    checks,
+    edited_scripts,
+    history,
+    lost,
+    manifests,
+    meta,
+    preserved,
+    records,
+)
 from vecmigrate.catalog import has_content
 from vecmigrate.causes import described
 from vecmigrate.dependents import Survey, rehearse
@@ -18,14 +30,13 @@ from vecmigrate.errors import (
     BackupError,
     DatabaseUnusableError,
     LockTimeoutError,
-    NeedsPersonError,
     NotOursError,
     PrecheckError,
     RunFailedError,
     VecmigrateError,
     WouldLoseRowsError,
 )
-from vecmigrate.heads import one_of
+from vecmigrate.heads import one_of, require_at
 from vecmigrate.journal import Journal, Report
 from vecmigrate.locks import WatchedTransaction, ends_process, is_interrupted, let_go
 from vecmigrate.loss_guard import LossGuard
@@ -151,6 +162,7 @@ class Run:
         self._shapes = self._shapes_of(self._steps)
         # Somebody else may have made the file since it was looked for.
         self.report.created = self.report.created and not has_content(connection)
+        bystanders.require_none(connection)
         self._require_fit(connection)
         self._database_id = self._identity(connection)
         self._begun = True
@@ -182,11 +194,16 @@ class Run:
         rehearse(connection, self._shapes, change)
 
     def _identity(self, connection: Connection) -> str:
-        known = meta.read(connection).get("database_id")
-        if known is None and self.database.path:
-            folder = self.settings.backup_folder(self.database.path)
-            known = manifests.recorded_id(folder, database_path=self.database.path)
-        return known or meta.new_database_id()
+        known, path = meta.read(connection).get("database_id"), self.database.path
+        if known is not None or path is None:
+            return known or meta.new_database_id()
+        folder = self.settings.backup_folder(path)
+        if not self.report.created:
+            known = manifests.id_before_first_run(folder, database_path=path)
+        given = known or meta.new_database_id()
+        if note := lost.note_on_another(folder, path, database_id=given, is_new=self.report.created):
+            self.report.warn(note)
+        return given
 
     def _back_up(self, connection: Connection) -> tuple[str | None, bool]:
         if self.database.path is None and self.database.is_sqlite:
@@ -218,9 +235,9 @@ class Run:
             except Exception as error:
                 # An attempt to end the transaction was refused; what the script made of that says less.
                 transaction.note(error)
-                self._require_untouched(transaction)
+                checks.require_untouched(transaction, self.database, self._journal.failing_revision())
                 raise
-            self._require_open(transaction)
+            checks.require_open(transaction, self.database, self._journal.failing_revision())
         before.require_unbroken_by(Survey(connection, self._shapes))
         newest = self.revisions.get(self.report.to_revision)
         if newest is None:
@@ -233,6 +250,7 @@ class Run:
             },
         )
         history.add(connection, self._journal.attempts)
+        require_at(connection, self.report.to_revision, database=str(self.database))
 
     def _adopt(self, connection: Connection, step: MigrationStep) -> None:
         """Keep what a script finds of the tables that it adopts."""
@@ -252,7 +270,7 @@ class Run:
             before = preserved.counts_of(connection, *kept)
             self._begin_step(connection, step)
             yield step
-            self._require_open(transaction)
+            checks.require_open(transaction, self.database, revision_of(step))
             lost = guard.end_step(context.opts.pop(ELSEWHERE, {}))
             if not self._allow_data_loss:
                 checks.require_rows_kept(self.database, step, lost)
@@ -265,24 +283,6 @@ class Run:
             # What the scripts below it made was not there when all were asked.
             checks.require_no_problems(connection, self.database, [script])
         self._adopt(connection, step)
-
-    def _require_open(self, transaction: WatchedTransaction) -> None:
-        self._require_untouched(transaction)
-        if not transaction.is_open():
-            raise NeedsPersonError(
-                f"Revision {self._journal.failing_revision()} lost its transaction: the script ended it, or the "
-                "database did (a full disk). What the script did before may stand.",
-                next_step=f"vecmigrate {self.database.option} status, compare with the backup, and take COMMIT out of "
-                "the revision script",
-            )
-
-    def _require_untouched(self, transaction: WatchedTransaction) -> None:
-        if transaction.was_touched:
-            raise NeedsPersonError(
-                f"Revision {self._journal.failing_revision()} tried to end or begin a transaction of its own. "
-                f"The database {self.database} is as it was before the run.",
-                next_step="take COMMIT, BEGIN and executescript out of the revision script, then run it again",
-            )
 
     def _ended_by(self, error: BaseException) -> BaseException:
         """Record how the run ended, after the rollback, and return what to raise."""

@@ -110,9 +110,15 @@ def _report_document(report: Report) -> dict[str, Any]:
     }
 
 
-def _show_report(out: Output, migrator: Migrator, report: Report) -> None:
+def _say_notes(out: Output, report: Report) -> None:
     for note in report.notes:
-        out.say(note)
+        # The log, which has gone to stderr, told the others as they arose.
+        if note not in report.logged:
+            out.say(note)
+
+
+def _show_report(out: Output, migrator: Migrator, report: Report) -> None:
+    _say_notes(out, report)
     lines = [f"Nothing to do: the database is at {report.to_revision or 'base'}."]
     if report.applied or report.reverted:
         verbs = {"reverted": report.reverted, "applied": report.applied}
@@ -145,8 +151,7 @@ def restore(context: Context, out: Output, *, name: str) -> None:
 
 
 def _show_restored(out: Output, report: Report, name: str) -> None:
-    for note in report.notes:
-        out.say(note)
+    _say_notes(out, report)
     lines = [f"Restored {name}: the database is at {report.to_revision or 'base'}."]
     lines += [f"The state before is saved in {report.backup}"] if report.backup else []
     out.answer(_report_document(report) | {"restored": name}, lines)
