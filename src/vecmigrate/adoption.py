@@ -59,7 +59,7 @@ def _refuse(faults: Sequence[str]) -> None:
         raise NotOursError(
             f"The database has objects with names of vecmigrate that are not vecmigrate's:\n{listed}\n"
             "Nothing was changed.",
-            next_step="rename these objects, or keep the vector stores in a database of their own",
+            next_step="rename these objects, or keep the tables of vecmigrate in a database of their own",
         )
 
 

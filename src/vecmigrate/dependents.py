@@ -26,6 +26,8 @@ class Survey:
         self.present: frozenset[str] = frozenset()
         self.broken: frozenset[str] = frozenset()
         self.keys: dict[str, tuple[object, ...]] = {}
+        self.children: dict[str, str] = {}
+        self.replaceable: dict[str, str] = {}
         self.violations: frozenset[tuple[object, ...]] = frozenset()
         if not is_sqlite(connection):
             return
@@ -33,8 +35,9 @@ class Survey:
         dependents = [each for each in found if each.type in {"view", "trigger"} and not _is_own(each, shapes)]
         self.present = frozenset(_named(each) for each in dependents)
         self.broken = frozenset(_broken(connection, found, dependents))
-        children = [each for each in found if each.type == "table" and each.name.lower() not in shapes.tables]
-        for child in children:
+        tables = [each for each in found if each.type == "table"]
+        self.replaceable = {each.name: each.sql for each in tables if each.name.lower() in shapes.tables}
+        for child in tables:
             self._add_keys(connection, child.name, shapes.tables)
 
     def _add_keys(self, connection: Connection, child: str, parents: Collection[str]) -> None:
@@ -42,22 +45,28 @@ class Survey:
         ours = [row for row in keys if row["table"].lower() in parents]
         for row in ours:
             columns = _parent_columns(connection, row["table"], row["to"], row["seq"])
-            self.keys[f"the foreign key of {child}.{row['from']} onto {row['table']}"] = columns
+            self.keys[name := f"the foreign key of {child}.{row['from']} onto {row['table']}"] = columns
+            self.children[name] = child
         if ours:
             try:
                 rows = connection.exec_driver_sql(f"PRAGMA foreign_key_check({quoted(child)})").all()
             except DBAPIError:  # "foreign key mismatch": the parent has no such unique key
-                self.keys[f"the foreign key of {child} onto {ours[0]['table']}"] = ()
+                self.keys[name := f"the foreign key of {child} onto {ours[0]['table']}"] = ()
+                self.children[name] = child
             else:
                 self.violations = self.violations | {tuple(row) for row in rows}
 
     def require_unbroken_by(self, after: "Survey", *, others: Iterable[str] = ()) -> None:
         """Raise NotOursError that names what a change would break or lose, and what was found of ``others``."""
         faults = sorted(others) + sorted(self.present - after.present) + sorted(after.broken - self.broken)
-        faults += [name for name, columns in sorted(self.keys.items()) if after.keys.get(name) != columns]
+        # A table of the ladder that was made anew has the foreign keys that its script gave it.
+        anew = {name for name, sql in self.replaceable.items() if after.replaceable.get(name) != sql}
+        kept = {name: columns for name, columns in self.keys.items() if self.children[name] not in anew}
+        faults += [name for name, columns in sorted(kept.items()) if after.keys.get(name) != columns]
         faults += sorted(
             f"the row {row[1]} of {row[0]}, whose parent in {row[2]} would be set aside"
             for row in after.violations - self.violations
+            if row[0] not in anew
         )
         _refuse(faults)
 

@@ -191,7 +191,7 @@ def _number_revision(migration: MigrationContext, _revision: Any, directives: li
     command = migration.opts["revision_context"].command_args
     if directives and command.get("rev_id") is None:
         newest = context.script.get_current_head()
-        directives[0].rev_id = f"{int(newest or -1) + 1:03d}" if newest else "000"
+        directives[0].rev_id = f"{int(newest) + 1 if newest else 0:03d}"
 
 
 def _configure_logging(config: Config) -> None:
