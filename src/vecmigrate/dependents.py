@@ -82,6 +82,7 @@ def _refuse(faults: Sequence[str]) -> None:
 
 
 def _is_own(each: Object, shapes: Shapes) -> bool:
+    """Tell whether the scripts make and drop it; the prefix is reserved for what they make."""
     name = each.name.lower()
     return name.startswith(OWN_PREFIX) or name in shapes.hanging
 
