@@ -173,7 +173,7 @@ def ladder_tables() -> set[str]:
 
 
 def test_no_module_names_a_revision_or_a_table_of_one() -> None:
-    """What revisions make is learned from them; only the models name it, and embedding its own three tables."""
+    """What revisions make is learned from them; only the models name it, and what embeds its own three tables."""
     tables = ladder_tables()
     embedding = {"embedding_models", "vector_store_chunks", "vector_store_embeddings"}
     assert embedding < tables
@@ -186,7 +186,7 @@ def test_no_module_names_a_revision_or_a_table_of_one() -> None:
     }
 
     allowed = {("schema", name) for name in tables}
-    allowed |= {(room, name) for room in ("embedding", "embeddings") for name in embedding}
+    allowed |= {(room, name) for room in ("embedding", "tools") for name in embedding}
     assert set() == told - allowed
 
 

@@ -2,15 +2,11 @@
 
 import time
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
 
-from alembic import context
-from alembic.config import Config
-from alembic.runtime.environment import EnvironmentContext
 from alembic.script import Script, ScriptDirectory
 from sqlalchemy import Connection, column, inspect, select, table
 
@@ -110,23 +106,17 @@ class Shapes:
         shapes: dict[str | None, Shape] = {None: Shape()}
         if self._top is None:
             return shapes
-        with _environment(self._script), scratch() as empty:
+        with scratch() as empty:
             tool_metadata.create_all(empty)
             began = time.time()
             for step in self._script._upgrade_revs(self._top, "base"):  # noqa: SLF001
                 try:
-                    run_scripts(empty, [step])
+                    run_scripts(empty, self._script, [step])
                     shapes[step.to_revisions_no_deps[0]] = _shape(empty, began)
                 except Exception as error:  # noqa: BLE001 - kept, and who needs to know all asks for it
                     self.fault = error
                     break
         return shapes
-
-
-def _environment(script: ScriptDirectory) -> AbstractContextManager[object]:
-    """Give scripts the ``alembic.context`` that they have in a run, where this is none."""
-    is_there = getattr(context, "_proxy", None) is not None
-    return nullcontext() if is_there else EnvironmentContext(Config(), script)
 
 
 def adopts(script: Script) -> Mapping[str, tuple[frozenset[str], ...]]:

@@ -4,9 +4,12 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
+from alembic import context as alembic_context
+from alembic.config import Config
 from alembic.operations import Operations
+from alembic.runtime.environment import EnvironmentContext
 from alembic.runtime.migration import MigrationContext, MigrationStep, StampStep
-from alembic.script import Script
+from alembic.script import Script, ScriptDirectory
 from sqlalchemy import Connection
 
 from vecmigrate.locks import ends_process
@@ -59,11 +62,15 @@ def unannounced() -> Iterator[None]:
         logger.removeFilter(nothing)
 
 
-def run_scripts(connection: Connection, steps: Steps, *, before: Callable[[MigrationStep], None] | None = None) -> None:
+def run_scripts(
+    connection: Connection,
+    script: ScriptDirectory,
+    steps: Steps,
+    *,
+    before: Callable[[MigrationStep], None] | None = None,
+) -> None:
     """Run revision scripts on a scratch database, without version table and records; ``before`` each, a function."""
-    with unannounced():
-        context = MigrationContext.configure(connection, opts={"transactional_ddl": True})
-    with Operations.context(context):
+    with _environment(connection, script) as context, Operations.context(context):
         for step in steps:
             if before is not None:
                 before(step)
@@ -73,3 +80,20 @@ def run_scripts(connection: Connection, steps: Steps, *, before: Callable[[Migra
                 if ends_process(error):
                     raise
                 raise RuntimeError("a script is no place to end the process") from error
+
+
+@contextmanager
+def _environment(connection: Connection, script: ScriptDirectory) -> Iterator[MigrationContext]:
+    """Let ``alembic.context`` mean the scratch database, and then again what it meant before.
+
+    Scripts ask it for the dialect, and for a run on PostgreSQL it would name that.
+    """
+    outer = getattr(alembic_context, "_proxy", None)
+    try:
+        with EnvironmentContext(Config(), script) as environment:
+            with unannounced():
+                environment.configure(connection=connection, transactional_ddl=True)
+            yield environment.get_context()
+    finally:
+        if outer is not None:
+            outer._install_proxy()  # noqa: SLF001 - Alembic keeps one environment at a time, in globals
