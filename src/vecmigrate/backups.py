@@ -4,10 +4,8 @@ A backup is a data file and, beside it, a manifest of the same name.
 """
 
 import contextlib
-import hashlib
 import os
 import re
-import secrets
 import shutil
 import sqlite3
 import time
@@ -34,6 +32,7 @@ from vecmigrate.manifests import (
     stem_of,
     write,
 )
+from vecmigrate.scratch_files import clean_temporary, scratch
 from vecmigrate.verification import check_size, check_sound, copy_verified, is_verified, revision_in, sha256, verify
 
 __all__ = [
@@ -233,52 +232,6 @@ def _unmake(path: Path, new: Sequence[Path]) -> None:
             (path / ".gitignore").unlink()
         for each in new:
             each.rmdir()
-
-
-@contextlib.contextmanager
-def scratch(folder: str, database_id: str, database: str) -> Iterator[str]:
-    """Give the path of a new empty 0600 file in *folder*, which goes at the end, with its sidecars."""
-    if not re.fullmatch(r"[A-Za-z0-9-]{1,64}", database_id):
-        # The identity was read from a database, which may hold anything.
-        database_id = hashlib.sha256(database_id.encode("utf-8", "surrogatepass")).hexdigest()[:32]
-    path = str(Path(folder).absolute() / f".{database_id}.{_place(database)}{secrets.token_hex(4)}.tmp")
-    try:
-        sqlite_files.new_file(path)
-        yield path
-    finally:
-        for suffix in ("", *sqlite_files.SIDECARS):
-            Path(path + suffix).unlink(missing_ok=True)
-
-
-def _place(database: str) -> str:
-    """Return what tells a database from its copies, which have the same identity."""
-    return hashlib.sha256(os.fsencode(os.path.realpath(database))).hexdigest()[:16]
-
-
-def clean_temporary(folder: str, database: str, *, but: str = "") -> None:
-    """Remove what killed runs of this database left in *folder*, but the file *but*, of the caller's own.
-
-    Call it while holding the migration lock. A restore that still waits for that makes its copy anew.
-    """
-    pattern = re.compile(rf"\.[A-Za-z0-9-]+\.{_place(database)}[0-9a-f]{{8}}\.tmp(-journal|-wal|-shm)?")
-    try:
-        present = file_names(folder)
-    except BackupError:
-        # Nothing was written there either, and whoever needs the folder says so.
-        return
-    names = present - {Path(but + suffix).name for suffix in ("", *sqlite_files.SIDECARS)}
-    data = {name for name in names if name.endswith(sqlite_files.SUFFIX)}
-    unlisted = [Path(folder, name) for name in data if manifest_of(name) not in names]
-    for name in filter(pattern.fullmatch, names):
-        with contextlib.suppress(OSError):
-            _remove_leftover(Path(folder, name), unlisted)
-
-
-def _remove_leftover(temporary: Path, unlisted: Sequence[Path]) -> None:
-    for data in unlisted:
-        if data.exists() and temporary.samefile(data):
-            data.unlink()
-    temporary.unlink()
 
 
 def newest_verified(folder: str, revision: str | None, *, database_id: str | None, database_path: str) -> Backup | None:

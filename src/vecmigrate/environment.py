@@ -148,6 +148,8 @@ def _plan(
     config: Config, known: revisions.Revisions, script: ScriptDirectory, options: Mapping[str, Any]
 ) -> Callable[[tuple[str, ...]], Sequence[MigrationStep]]:
     again = config.attributes.get("vecmigrate_force")
+    # Taken now: once Alembic has run, its options hold the steps of that run.
+    steps = options["fn"]
 
     def plan(heads: tuple[str, ...]) -> Sequence[MigrationStep]:
         # Where somebody else has gone below it meanwhile, the revision is pending, and there is nothing to undo.
@@ -155,7 +157,7 @@ def _plan(
             below = known.below(again) or "base"
             down = list(script._downgrade_revs(below, heads[0]))  # noqa: SLF001
             return down + list(script._upgrade_revs(heads[0], below))  # noqa: SLF001
-        return list(options["fn"](heads, context.get_context()))
+        return list(steps(heads, context.get_context()))
 
     return plan
 

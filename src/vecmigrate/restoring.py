@@ -225,6 +225,8 @@ class _Restoration:
 
     def _replace(self) -> None:
         with contextlib.closing(self._connect()) as live:
+            # Else the name of a removed journal may outlive a loss of power, and roll back what was restored.
+            self._patiently(lambda: live.execute("PRAGMA synchronous = EXTRA"))
             is_wal = self._patiently(lambda: sqlite_files.pragma(live, "journal_mode")) == "wal"
             self._check_room(self._patiently(lambda: sqlite_files.content_size(live)), is_wal=is_wal)
             if is_wal:

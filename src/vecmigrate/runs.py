@@ -1,7 +1,6 @@
 """One run: lock, plan, checks, backup, steps, records, in one transaction."""
 
 import logging
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 
@@ -9,7 +8,7 @@ from alembic.runtime.migration import MigrationStep, StampStep
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection
 
-from vecmigrate import adoption, backups, bystanders, history, lost, manifests, meta, preserved, records
+from vecmigrate import adoption, bystanders, history, meta, preserved, records
 from vecmigrate.catalog import has_content
 from vecmigrate.causes import described
 from vecmigrate.dependents import Survey, rehearse
@@ -25,10 +24,20 @@ from vecmigrate.errors import (
     WouldLoseRowsError,
 )
 from vecmigrate.heads import one_of, require_at
+from vecmigrate.identity import identity_for
 from vecmigrate.journal import Journal, Report, direction_of, revision_of
 from vecmigrate.locks import WatchedTransaction, ends_process, is_interrupted, let_go
-from vecmigrate.preflight import Steps, back_up, drops_tables, require_no_loss, require_stampable, run_scripts
+from vecmigrate.new_database import MadeMeanwhileError
+from vecmigrate.preflight import (
+    Steps,
+    back_up,
+    drops_tables,
+    require_no_loss,
+    require_stampable,
+    run_scripts,
+)
 from vecmigrate.revisions import Revisions
+from vecmigrate.run_end import discard, is_committed, rotate
 from vecmigrate.schema import tool_metadata
 from vecmigrate.settings import Settings
 
@@ -74,7 +83,7 @@ class Run:
         self._journal = Journal(report, revisions)
         self._database_id = ""
         self._steps: Steps = ()
-        self._begun = self._changing = self._has_new_backup = False
+        self._begun = self._changing = self._is_complete = self._has_new_backup = False
 
     def execute(self) -> None:
         """Run the plan, or do nothing and write nothing if there is nothing to do."""
@@ -101,13 +110,28 @@ class Run:
     def _try(self) -> bool:
         """Run under the lock; return False to try again, because a run died while this one waited for it."""
         records.settle(self.database, self.settings)
+        try:
+            return self._try_under_lock()
+        except MadeMeanwhileError:
+            records.forget(self.database, self._journal.marker(self._database_id))
+            self._begun = self._changing = self._is_complete = False
+            self._journal.begin_anew()
+            return False
+        except Exception as error:
+            if not self._is_complete or not is_committed(self.database, self.settings, self._journal.run_id, error):
+                raise
+            return True
+
+    def _try_under_lock(self) -> bool:
         with writing(self.database, lock_timeout=self.settings.lock_timeout) as connection:
             with translated(self.database):
-                if records.has_died(connection, self.database):
+                # What died before there was a database is recorded with the first run.
+                if not self.database.is_absent() and records.has_died(connection, self.database):
                     return False
                 begins = self._prepare(connection)
             if begins:
                 self._change(connection)
+                self._is_complete = True
         return True
 
     def _is_planned(self) -> bool:
@@ -145,7 +169,7 @@ class Run:
         adoption.require_known_shapes(connection, self.report.from_revision)
         self._require_fitting(connection)
         self._refuse_loss(connection, at_end=True)
-        self._database_id = self._identity(connection)
+        self._database_id = identity_for(connection, self.database, self.settings, self.report)
         self._begun = True
         self._write_marker()
         self.report.backup, self._has_new_backup = self._back_up(connection)
@@ -174,18 +198,6 @@ class Run:
             return
         require_no_loss(connection, self.database)
 
-    def _identity(self, connection: Connection) -> str:
-        known, path = meta.read(connection).get("database_id"), self.database.path
-        if known is not None or path is None:
-            return known or meta.new_database_id()
-        folder = self.settings.backup_folder(path)
-        if not self.report.created:
-            known = manifests.id_before_first_run(folder, database_path=path)
-        given = known or meta.new_database_id()
-        if note := lost.note_on_another(folder, path, database_id=given, is_new=self.report.created):
-            self.report.warn(note)
-        return given
-
     def _back_up(self, connection: Connection) -> tuple[str | None, bool]:
         if self.database.path is None and self.database.is_sqlite:
             self.report.notes.append("A database in memory is migrated without a backup.")
@@ -210,6 +222,8 @@ class Run:
         self._changing = True
         tool_metadata.create_all(connection)
         meta.write(connection, {"database_id": self._database_id})
+        if self.report.created:
+            records.record_dead(connection, self.database)
         self._adopt(connection)
         with WatchedTransaction(connection) as transaction:
             try:
@@ -310,7 +324,9 @@ class Run:
         return RunFailedError(
             f"Revision {self._journal.failing_revision()} failed: {why}. "
             f"The database {self.database} is as it was before the run.{note}",
-            next_step=f"vecmigrate {self.database.option} history, then correct the cause and run it again",
+            # Where there is no database, there is no history.
+            next_step=("" if self.report.created else f"vecmigrate {self.database.option} history, then ")
+            + "correct the cause and run it again",
             backup=self.report.backup,
         )
 
@@ -322,29 +338,14 @@ class Run:
 
     def _leave_nothing(self) -> None:
         """Remove what a run has made that is refused after all: who tries again and again would fill the disk."""
-        self._remove_marker()
-        if self.report.backup and self._has_new_backup:
-            try:
-                backups.discard(self.report.backup)
-            except OSError as error:
-                log.warning("The backup %s could not be removed: %s", self.report.backup, error.strerror)
+        records.forget(self.database, self._journal.marker(self._database_id))
+        if self._has_new_backup:
+            discard(self.report.backup)
         self.report.backup = None
-
-    def _remove_marker(self) -> None:
-        if self.database.path:
-            self._journal.marker(self._database_id).remove(self.database.path)
 
     def _finish(self) -> None:
         records.write_mirror(self.database, self.settings, token=self._journal.run_id)
-        self._remove_marker()
+        records.forget(self.database, self._journal.marker(self._database_id))
+        records.settle_afterwards(self.database, self.settings)
         if self.report.backup and self.database.path:
-            self._rotate(self.report.backup, self.database.path)
-
-    def _rotate(self, backup: str, path: str) -> None:
-        folder, keep = os.path.dirname(backup), self.settings.keep_backups
-        ids = {"database_id": self._database_id, "database_path": path}
-        try:
-            backups.rotate(folder, keep=keep, **ids, head=self.revisions.head, order=self.revisions.ids)
-        except BackupError as error:
-            # The change is committed, so surplus backups are no reason to call the run failed.
-            log.warning("Old backups could not be removed: %s", error)
+            rotate(self.database.path, self.settings, self.revisions, self.report.backup, self._database_id)

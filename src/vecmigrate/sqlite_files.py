@@ -226,12 +226,15 @@ def size(path: str) -> int:
         return 0
 
 
-def new_file(path: str) -> None:
-    """Create an empty file that only its owner reads, under any umask; FileExistsError if there is one."""
-    descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
+def new_file(path: str, *, is_private: bool = True) -> None:
+    """Create an empty file that only its owner reads, under any umask; FileExistsError if there is one.
+
+    One that is not private has the mode that SQLite gives to a database.
+    """
+    descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600 if is_private else 0o644)
     try:
         # By its descriptor: whoever cleans up may take its name away at any moment.
-        if os.name != "nt":
+        if os.name != "nt" and is_private:
             os.fchmod(descriptor, 0o600)
     finally:
         os.close(descriptor)
