@@ -1,5 +1,6 @@
 """What ``env.py`` runs, for the ``alembic`` command, for ``alembic.command`` and for our own CLI."""
 
+import logging
 import os
 import signal
 import sys
@@ -22,12 +23,15 @@ from vecmigrate.engine import Database, locate, reading, scratch
 from vecmigrate.errors import AheadError, ConfigurationError, VecmigrateError
 from vecmigrate.heads import current_heads, one_of
 from vecmigrate.journal import Report
+from vecmigrate.places import require_apart
 from vecmigrate.preflight import unannounced
-from vecmigrate.runs import Run, log
+from vecmigrate.runs import Run
 from vecmigrate.schema import VERSION_TABLE, metadata
 from vecmigrate.signals import exit_code, terminable
 
 __all__ = ["run"]
+
+log = logging.getLogger("vecmigrate")
 
 _WRITERS = {"upgrade", "downgrade", "do_stamp"}
 _SWITCHES = {"allow_data_loss"}
@@ -111,6 +115,7 @@ def _write(
     *,
     allow_data_loss: bool,
 ) -> None:
+    require_apart(database, chosen)
     script = ScriptDirectory.from_config(config)
     report = config.attributes.setdefault("vecmigrate_report", Report())
     known = revisions.load(config)

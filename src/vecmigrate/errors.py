@@ -3,6 +3,7 @@
 from vecmigrate.redaction import redacted
 
 __all__ = [
+    "AdoptionError",
     "AheadError",
     "BackupError",
     "ConfigurationError",
@@ -10,6 +11,7 @@ __all__ = [
     "EmbedderError",
     "InterruptedRunError",
     "LockTimeoutError",
+    "ModelError",
     "NeedsPersonError",
     "NotOursError",
     "RestoreFailedError",
@@ -51,6 +53,10 @@ class ConfigurationError(VecmigrateError):
     """A setting, the configuration file or the app-version map is missing or malformed."""
 
 
+class AdoptionError(VecmigrateError):
+    """The folder of another tool cannot be taken over, or only with what somebody has to tell first."""
+
+
 class TargetError(VecmigrateError):
     """The wanted revision or app version does not exist, or lies in the other direction."""
 
@@ -65,6 +71,10 @@ class BackupError(VecmigrateError):
 
 class EmbedderError(VecmigrateError):
     """What turns texts into vectors cannot be had, or what it returns cannot be the vectors of the model."""
+
+
+class ModelError(VecmigrateError):
+    """An embedding model is not in the state that is needed, or was changed by somebody else meanwhile."""
 
 
 class LockTimeoutError(VecmigrateError):

@@ -1,6 +1,5 @@
 """One run: lock, plan, checks, backup, steps, records, in one transaction."""
 
-import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 
@@ -28,14 +27,7 @@ from vecmigrate.identity import identity_for
 from vecmigrate.journal import Journal, Report, direction_of, revision_of
 from vecmigrate.locks import WatchedTransaction, ends_process, is_interrupted, let_go
 from vecmigrate.new_database import MadeMeanwhileError
-from vecmigrate.preflight import (
-    Steps,
-    back_up,
-    drops_tables,
-    require_no_loss,
-    require_stampable,
-    run_scripts,
-)
+from vecmigrate.preflight import Steps, back_up, drops_tables, require_no_loss, require_stampable, run_scripts
 from vecmigrate.revisions import Revisions
 from vecmigrate.run_end import discard, is_committed, rotate
 from vecmigrate.schema import tool_metadata
@@ -43,7 +35,6 @@ from vecmigrate.settings import Settings
 
 __all__ = ["Run"]
 
-log = logging.getLogger("vecmigrate")
 _PROMPTLY = 1.0
 
 _REFUSALS = (NotOursError, WouldLoseRowsError)
