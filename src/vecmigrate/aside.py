@@ -107,6 +107,8 @@ def exchange(new: str, path: str, now: datetime) -> str:
             kept.append(suffix)
             _name_too(path + suffix, aside + suffix)
         _make_alike(new, path)
+        # Else a loss of power could leave the new database, and no name of the damaged one.
+        sqlite_files.sync_folder(str(Path(path).parent))
         # Before the exchange: SQLite would take them for those of the new database.
         for suffix in sidecars:
             Path(path + suffix).unlink()

@@ -288,6 +288,7 @@ def _connect_sqlite(database: Database, *, read_only: bool) -> sqlite3.Connectio
     connection.execute("PRAGMA foreign_keys = OFF")
     if read_only:
         connection.execute("PRAGMA query_only = ON")
+        connection.execute("PRAGMA trusted_schema = OFF")
     else:
         connection.execute("PRAGMA legacy_alter_table = ON")
         connection.execute("PRAGMA secure_delete = FAST")

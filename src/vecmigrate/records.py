@@ -182,7 +182,7 @@ def record_dead(connection: Connection, database: Database) -> None:
 
 def _leave(database: Database, marker: history.Marker, attempt: history.Attempt) -> None:
     step = {name: getattr(attempt, name) for name in ("revision", "direction", "migration_id", "version", "name")}
-    told = replace(marker, steps=[step], status=attempt.status, message=attempt.message)
+    told = replace(marker, steps=[step], message=attempt.message)
     # The marker that stands there already tells less, and is right too; none, and somebody has recorded it.
     with suppress(OSError):
         if database.path and marker.run_id in {each.run_id for each in history.markers(database.path)}:
@@ -210,7 +210,7 @@ def _ended(marker: history.Marker) -> history.Attempt:
         version=first["version"],
         name=first["name"],
         direction=first["direction"],
-        status=marker.status,
+        status="interrupted",
         message=marker.message
         or f"The run ({planned}) did not finish: its process died, or its end could not be recorded; "
         "nothing of it was committed",
