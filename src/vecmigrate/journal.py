@@ -71,7 +71,7 @@ class Journal:
 
     def begin_anew(self) -> None:
         """Forget what was done: it came to nothing, and is done again."""
-        self.attempts, self.notes, self._done = [], [], 0
+        self.attempts, self._done = [], 0
         self.report.take_back()
 
     def begin_step(self) -> None:
