@@ -32,7 +32,7 @@ def refuse_unlinking(monkeypatch: pytest.MonkeyPatch, wanted: Callable[[str], bo
     real = os.unlink
 
     def unlink(path: Any, *arguments: Any, **options: Any) -> None:
-        if wanted(os.fspath(path)):
+        if wanted(os.fspath(path)) and os.path.lexists(path):
             refused.append(os.fspath(path))
             raise OSError(code, os.strerror(code), os.fspath(path))
         real(path, *arguments, **options)
