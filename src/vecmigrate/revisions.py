@@ -12,6 +12,7 @@ from alembic.util import CommandError
 
 from vecmigrate import app_versions
 from vecmigrate.errors import ConfigurationError, TargetError
+from vecmigrate.scripts_folder import script_location
 
 __all__ = ["Revision", "Revisions", "load"]
 
@@ -121,6 +122,8 @@ class Revisions:
 def load(config: Config) -> Revisions:
     """Read all revision scripts of a configuration. Raises ConfigurationError for several heads and faulty scripts."""
     location = config.get_main_option("script_location") or ""
+    _require_complete(location)
+    _require_no_twins(location)
     try:
         script = ScriptDirectory.from_config(config)
         scripts = list(script.walk_revisions())[::-1]
@@ -134,6 +137,29 @@ def load(config: Config) -> Revisions:
     versions = app_versions.load(revisions=[each.revision for each in scripts])
     by_revision: Mapping[str, app_versions.AppVersion] = {each.revision: each for each in versions.entries}
     return Revisions(tuple(_revision(each, by_revision.get(each.revision)) for each in scripts), versions)
+
+
+def _require_complete(location: str) -> None:
+    if location == script_location() and not os.path.isfile(os.path.join(location, "env.py")):
+        raise ConfigurationError(
+            f"The package vecmigrate is incomplete: its revision scripts are not in {location}. Nothing was changed.",
+            next_step="install it with all its files; PyInstaller takes them with --collect-all vecmigrate",
+        )
+
+
+def _require_no_twins(location: str) -> None:
+    """Raise ConfigurationError that names the files of a number given twice, as two branches do; Alembic only warns."""
+    versions = os.path.join(location, "versions")
+    names = sorted(each for each in os.listdir(versions) if each.endswith(".py")) if os.path.isdir(versions) else []
+    numbers = [name.partition("_")[0].removesuffix(".py") for name in names]
+    for number in sorted({each for each in numbers if each.isdigit() and numbers.count(each) > 1}):
+        twins = [name for name, own in zip(names, numbers, strict=True) if own == number]
+        raise ConfigurationError(
+            f"{len(twins)} revision scripts have the number {number}: {' and '.join(twins)}, in {versions}. "
+            "Nothing was changed.",
+            next_step="give the one that was not released yet the next free number: in its name, in revision, and "
+            "in down_revision the number before it",
+        )
 
 
 def _revision(script: Script, version: app_versions.AppVersion | None) -> Revision:
