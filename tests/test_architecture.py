@@ -32,11 +32,16 @@ ABOUT_SQLITE_FILES = {
     "bystanders",
     "carrying",
     "comparison",
+    "diagnosis",
     "effects",
     "manifests",
+    "restore_errors",
     "restoring",
     "series",
+    "soundness",
+    "sqlite_driver",
     "sqlite_files",
+    "unknown_sql",
     "verification",
 }
 DIALECTS = ("sqlite", "postgresql", "postgres", "psycopg")

@@ -134,6 +134,11 @@ def everything(folder: Path) -> dict[str, bytes]:
     return {path: data for path, data in found.items() if data or not path.endswith("-wal") if "-shm" not in path}
 
 
+def without_saved_bytes(folder: Path) -> dict[str, bytes]:
+    """Read all files but the saved bytes of the damaged database, which stay."""
+    return {path: data for path, data in everything(folder).items() if "-damaged.sqlite3" not in path}
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_it_outlives_the_cleaning_of_another_run(tmp_path: Path, mode: str) -> None:
     """Whoever holds the lock removes temporary files; a restore that waits for the lock makes its copy anew."""
@@ -388,9 +393,36 @@ def test_a_damaged_database_is_moved_aside(tmp_path: Path, damage: str) -> None:
     (tmp_path / ("app.db" + MOVED)).write_text("taken")
     done = run(database, backup)
     expected = database + MOVED.replace("06Z", "07Z")
-    assert done == Restored(saved=None, moved_aside=expected)
+    assert done == Restored(saved=None, moved_aside=expected, bytes_in=done.bytes_in)
     assert Path(expected).read_bytes() == broken
+    assert Path(done.bytes_in or "").read_bytes() == broken
+    assert Path(done.bytes_in or "").parent == tmp_path / "backups"
     assert content(database) == "old"
+
+
+def test_what_a_killed_restore_has_put_aside_goes_with_the_next(tmp_path: Path) -> None:
+    """Links and copies of a damaged file that is still there, temporary files, and no second copy of its bytes."""
+    database, backup = old_and_new(tmp_path, "delete")
+    Path(database).write_bytes(b"damaged" * 1000)
+    code = (
+        "import os, signal, sys\n"
+        "from vecmigrate import aside, restoring\n"
+        "def die(*_): os.kill(os.getpid(), signal.SIGKILL)\n"
+        "aside._make_alike = die\n"
+    ) + RESTORE
+    for _ in range(3):
+        words = [database, str(tmp_path / "backups"), backup.name]
+        killed = subprocess.run([sys.executable, "-c", code, *words], check=False)
+        assert killed.returncode == -9
+    assert any(".damaged-" in name for name in files(tmp_path))
+    done = run(database, backup)
+    assert files(tmp_path) == {"app.db", "backups", f"app.db{MOVED}"}
+    saved = {Path(done.bytes_in or "").name}
+    assert files(tmp_path / "backups") == saved | {
+        Path(backup.path).name,
+        Path(backup.path).stem + ".json",
+        ".gitignore",
+    }
 
 
 def test_a_damaged_wal_database_keeps_its_wal(tmp_path: Path) -> None:
@@ -409,7 +441,8 @@ def test_a_damaged_wal_database_keeps_its_wal(tmp_path: Path) -> None:
     assert before["-wal"]
     done = run(database, backup)
     assert done.moved_aside is not None
-    assert {suffix: Path(done.moved_aside + suffix).read_bytes() for suffix in ("", "-wal")} == before
+    for kept in (done.moved_aside, done.bytes_in or ""):
+        assert {suffix: Path(kept + suffix).read_bytes() for suffix in ("", "-wal")} == before
     assert Path(done.moved_aside + "-shm").exists()
     assert content(database) == "old"
     assert not Path(database + "-wal").exists()
@@ -463,7 +496,7 @@ def test_a_damaged_database_that_cannot_be_replaced_stays(
     for left in tmp_path.rglob("*.tmp"):
         assert refused == "unlink"
         left.unlink()
-    assert everything(tmp_path) == before
+    assert without_saved_bytes(tmp_path) == before
 
 
 @POSIX
@@ -629,9 +662,11 @@ def test_a_failure_puts_a_damaged_database_back(tmp_path: Path) -> None:
     def carry(*_: object) -> None:
         raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
-        run(database, backup, carry=carry)
-    assert everything(tmp_path) == before
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            run(database, backup, carry=carry)
+        assert without_saved_bytes(tmp_path) == before
+        assert len(everything(tmp_path)) == len(before) + 2
     for path in tmp_path.glob("app.db*"):
         path.unlink()
     with pytest.raises(KeyboardInterrupt):

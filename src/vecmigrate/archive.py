@@ -86,7 +86,7 @@ class Archive(Access):
             try:
                 made = self._create(path, revision, app_version, reason)
             except BackupError:
-                quick_check(connection, self.database)  # Damage of the database itself is the better message.
+                quick_check(self.database)  # Damage of the database itself is the better message.
                 raise
         self._rotate_if_possible(made.database_id, known)
         return made

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import re
 import shutil
 import stat
 import time
@@ -12,6 +13,7 @@ from pathlib import Path
 
 from vecmigrate import sqlite_files
 from vecmigrate.causes import described
+from vecmigrate.comparison import same_bytes
 from vecmigrate.errors import RestoreFailedError
 
 try:
@@ -19,7 +21,7 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["alone_with", "exchange", "made_way", "may_be_written"]
+__all__ = ["alone_with", "exchange", "forget_copies", "made_way"]
 
 
 @contextlib.contextmanager
@@ -51,30 +53,35 @@ def _is_locked(descriptor: int) -> bool:
 
 @contextlib.contextmanager
 def made_way(path: str, now: datetime) -> Iterator[str | None]:
-    """Put an empty file where there is none, and move stale sidecars aside; undo it on failure.
+    """Move the stale sidecars of a missing or empty database aside, and put them back on failure.
 
     SQLite would delete a ``-wal`` that has lost its database, with the commits it may hold.
     """
     aside = _aside_name(path, now)
-    is_new = not os.path.lexists(path)
     # The journal of an empty file may be that of a database in the making, and hold nothing yet.
-    stale = [suffix for suffix in _sidecars(path) if is_new or suffix != "-journal"]
+    stale = [suffix for suffix in _sidecars(path) if suffix != "-journal" or not os.path.lexists(path)]
     moved: list[str] = []
     try:
         for suffix in stale:
             Path(path + suffix).rename(aside + suffix)
             moved.append(suffix)
-        if is_new:
-            with contextlib.suppress(FileExistsError):
-                sqlite_files.new_file(path)
         yield aside if moved else None
-        sqlite_files.sync_folder(str(Path(path).parent))
     except BaseException as error:
         with _told_if_impossible(path, aside, moved, error):
-            if is_new and os.path.lexists(path) and not Path(path).stat().st_size:
-                Path(path).unlink()
             _put_back(path, aside, moved)
         raise
+    sqlite_files.sync_folder(str(Path(path).parent))
+
+
+def forget_copies(path: str) -> None:
+    """Remove what killed restores have put aside of a damaged file that is still there, byte for byte."""
+    folder, name = os.path.split(path)
+    pattern = re.compile(rf"{re.escape(name)}\.damaged-\d{{8}}T\d{{6}}\.\d{{6}}Z(-wal|-shm|-journal)?")
+    for entry in os.listdir(folder):
+        if match := pattern.fullmatch(entry):
+            original, copy = path + (match[1] or ""), os.path.join(folder, entry)
+            if os.path.lexists(original) and same_bytes(original, copy):
+                os.unlink(copy)
 
 
 def exchange(new: str, path: str, now: datetime) -> str:
@@ -112,11 +119,6 @@ def _aside_name(path: str, now: datetime) -> str:
 
 def _sidecars(path: str) -> list[str]:
     return [suffix for suffix in sqlite_files.SIDECARS if os.path.lexists(path + suffix)]
-
-
-def may_be_written(path: str) -> bool:
-    """Tell whether the system lets us write a database and its sidecars. Read-only."""
-    return all(os.access(path + suffix, os.W_OK) for suffix in ("", *_sidecars(path)))
 
 
 def _name_too(source: str, target: str) -> None:

@@ -31,6 +31,7 @@ from vecmigrate.manifests import (
     manifests,
     own,
     recorded_id,
+    stem_of,
     write,
 )
 from vecmigrate.verification import check_size, check_sound, copy_verified, is_verified, revision_in, sha256, verify
@@ -171,10 +172,8 @@ def _publish(temporary: str, draft: Backup, folder: str) -> Backup:
 
 
 def _named(draft: Backup, folder: str, moment: datetime) -> Backup:
-    # File names have at most 255 bytes, and control characters make a name that nobody can type.
-    stem = re.sub(r"[\x00-\x1f\x7f/\\]", "_", Path(draft.database_path).stem)[:60]
     label = re.sub(r"[^A-Za-z0-9_.]", "_", draft.revision or "base")[:60]
-    name = f"{stem}-{moment:%Y%m%dT%H%M%S.%f}Z-{label}{sqlite_files.SUFFIX}"
+    name = f"{stem_of(draft.database_path)}-{moment:%Y%m%dT%H%M%S.%f}Z-{label}{sqlite_files.SUFFIX}"
     path = str(Path(folder).absolute() / name)
     return replace(draft, name=name, path=path, created_at=moment.isoformat(timespec="microseconds"))
 

@@ -9,7 +9,7 @@ from vecmigrate.causes import described
 from vecmigrate.manifests import Backup
 from vecmigrate.revisions import Revisions
 from vecmigrate.schema import HISTORY, META
-from vecmigrate.sqlite_files import is_damage
+from vecmigrate.sqlite_files import is_of_content
 
 __all__ = ["carry_over", "restored"]
 
@@ -47,7 +47,7 @@ def _carry_history(old: sqlite3.Connection, new: sqlite3.Connection) -> str | No
     try:
         left_out = _copy_history(old, new) if _has_table(old, HISTORY.name) else 0
     except sqlite3.Error as error:
-        if not is_damage(error):
+        if not is_of_content(error):
             raise
         new.execute("ROLLBACK TO history")
         return f"The newer history could not be read ({described(error)}), so that of the backup goes on."

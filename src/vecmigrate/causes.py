@@ -19,6 +19,7 @@ _NO_VALUES = re.compile(
     (UNIQUE|NOT\ NULL|CHECK|FOREIGN\ KEY)\ constraint\ failed .*
     | cannot\ store\ [A-Z]+\ value\ in\ [A-Z]+\ column .*
     | no\ such\ (table|index|view|trigger|module|function|collation\ sequence|savepoint):\ .*
+    | unknown\ function:\ .*\(\)
     | no\ such\ column:\ (?P<column>.*)
     | near\ "(?P<word>.*)":\ syntax\ error
     | (table|view|index|trigger)\ .*\ already\ exists

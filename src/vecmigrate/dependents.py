@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
+from vecmigrate import unknown_sql
 from vecmigrate.catalog import Object, is_sqlite, objects, quoted, schema_copy
 from vecmigrate.effects import Effects, watched
 from vecmigrate.errors import NotOursError
@@ -140,6 +141,7 @@ def rehearse(connection: Connection, change: Callable[[Connection], None]) -> No
     Read-only on the database itself. Raises NotOursError. A change that does not run on empty tables, whatever of the
     service is left out, proves nothing here; the survey after the real change decides then, before the commit.
     """
+    unknown_sql.require_apart(connection)
     lacking: dict[Object, str] = {}
     with schema_copy(connection, lacking=lacking) as copy:
         if copy is None:

@@ -2,9 +2,11 @@
 
 import errno
 import os
+import sqlite3
 
 from sqlalchemy.exc import DBAPIError
 
+from vecmigrate import soundness, sqlite_driver
 from vecmigrate.errors import DatabaseUnusableError
 from vecmigrate.sqlite_files import SIDECARS
 
@@ -25,7 +27,7 @@ def diagnosed(error: BaseException, *, path: str | None, shown: str, option: str
             f"The database {shown} cannot be reached ({type(cause).__name__}). Nothing was changed.",
             next_step=f"check that the server runs and the URL is right, then: vecmigrate {option} status",
         )
-    why, step = _place(path, cause, option) or _state(path, cause, option)
+    why, step = _place(path, cause, option) or _foreign(path, cause, option) or _state(path, cause, option)
     return DatabaseUnusableError(f"{path} {why}. Nothing was changed.", next_step=step)
 
 
@@ -56,21 +58,48 @@ def _state(path: str, cause: BaseException, option: str) -> tuple[str, str]:
             f"vecmigrate --db-path FILE status, with the right path; if this was one: vecmigrate {option} backup list"
         )
         return "is not an SQLite database", step
-    if code.startswith("SQLITE_CORRUPT"):
-        return "is damaged", f"vecmigrate {option} backup list, then: vecmigrate {option} restore NAME"
-    is_readable_only = code.startswith("SQLITE_CANTOPEN") and os.access(path, os.R_OK) and not is_writable(path)
-    if code.startswith("SQLITE_READONLY") or is_readable_only:
-        return "is read-only, or in a read-only folder", f"make {unwritable(path)} writable, then run it again"
-    if code.startswith(("SQLITE_CANTOPEN", "SQLITE_PERM", "SQLITE_AUTH")) or isinstance(cause, OSError):
-        return (
-            "cannot be opened (permissions?)",
-            f"make {path} and its folder readable and writable, then run it again",
-        )
-    step = (
-        f"see that its disk is sound and has room, then run it again; or vecmigrate {option} backup list, then: "
-        f"vecmigrate {option} restore NAME"
-    )
+    if soundness.is_damage(cause) or soundness.has_spoiled_format(path):
+        return "is damaged", _restore_step(option)
+    is_refused = code.startswith(("SQLITE_CANTOPEN", "SQLITE_READONLY", "SQLITE_PERM", "SQLITE_AUTH"))
+    if is_refused or isinstance(cause, OSError):
+        return _refusal(path, cause)
+    step = f"see that its disk is sound and has room, then: vecmigrate {option} status"
     return f"cannot be used ({code or type(cause).__name__})", step
+
+
+def _foreign(path: str, cause: BaseException, option: str) -> tuple[str, str] | None:
+    """Return what of a sound file this process does not know, and what to do; None where that is not the cause."""
+    upgrade = "use a Python with a newer SQLite (python -c 'import sqlite3; print(sqlite3.sqlite_version)'), then: "
+    upgrade += f"vecmigrate {option} status"
+    if missing := soundness.lack(cause):
+        step = "drop from within the service what uses it on the tables of vecmigrate, and make that again afterwards"
+        return f"needs the {missing.kind} {missing.name} of its service, which this process does not have", step
+    if isinstance(cause, UnicodeDecodeError):
+        return (
+            "has a schema that is not UTF-8",
+            f"vecmigrate {option} backup list, then: vecmigrate {option} restore NAME",
+        )
+    newer = soundness.newer_writer(path)
+    if newer and (soundness.has_unknown_format(path) or sqlite_driver.is_of_unknown_sql(cause)):
+        return f"was made by SQLite {newer}, newer than this one ({sqlite3.sqlite_version})", upgrade
+    if sqlite_driver.is_of_unknown_sql(cause):
+        return f"has a schema with SQL that this SQLite ({sqlite3.sqlite_version}) does not know", upgrade
+    return None
+
+
+def _restore_step(option: str) -> str:
+    return f"vecmigrate {option} backup list, then: vecmigrate {option} restore NAME"
+
+
+def _refusal(path: str, cause: BaseException) -> tuple[str, str]:
+    """Return why the system does not let SQLite at a file, and what to do. Read-only."""
+    if not os.access(path, os.R_OK):
+        return "cannot be opened (permissions?)", f"make {path} and its folder readable and writable, then run it again"
+    if _unwritable(path):
+        return "is read-only, or in a read-only folder", f"make {unwritable(path)} writable, then run it again"
+    why = getattr(cause, "strerror", None) or "SQLite was refused it, though its permissions allow it"
+    step = "see that the process may open more files (ulimit -n) and that the disk is sound, then run it again"
+    return f"cannot be opened for writing: {why}", step
 
 
 def widowed(path: str, *, option: str) -> DatabaseUnusableError:
@@ -93,6 +122,9 @@ def unwritable(path: str) -> str:
 
     A sidecar of a WAL database, which any reader makes, has the mode that the file had then.
     """
+    return " and ".join(_unwritable(path)) or f"{path} and its folder"
+
+
+def _unwritable(path: str) -> list[str]:
     places = (path, *(path + suffix for suffix in SIDECARS), os.path.dirname(path))
-    found = [place for place in places if os.path.exists(place) and not os.access(place, os.W_OK)]
-    return " and ".join(found) or f"{path} and its folder"
+    return [place for place in places if os.path.exists(place) and not os.access(place, os.W_OK)]

@@ -4,17 +4,16 @@ import os
 import sqlite3
 import stat
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 from urllib.parse import quote
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.pool import NullPool
 
-from vecmigrate import sqlite_files, urls
+from vecmigrate import soundness, sqlite_driver, sqlite_files, urls
 from vecmigrate.causes import told
 from vecmigrate.diagnosis import diagnosed, is_writable, widowed
 from vecmigrate.errors import ConfigurationError, DatabaseUnusableError
@@ -159,7 +158,7 @@ def unusable(database: Database, error: BaseException) -> DatabaseUnusableError:
 
 def _sqlite_error(name: str) -> sqlite3.DatabaseError:
     error = sqlite3.DatabaseError(name)
-    error.sqlite_errorname = name
+    error.sqlite_errorname, error.sqlite_errorcode = name, getattr(sqlite3, name)
     return error
 
 
@@ -233,7 +232,7 @@ def translated(database: Database) -> Iterator[None]:
             raise lock_timed_out(str(database), None) from told(error)
         raise unusable(database, error) from told(error)
     except UnicodeDecodeError as error:  # names in the schema
-        raise unusable(database, _sqlite_error("SQLITE_CORRUPT")) from told(error)
+        raise unusable(database, error) from told(error)
 
 
 def _engine(database: Database, *, timeout: float, read_only: bool) -> Engine:
@@ -273,7 +272,7 @@ def _connect_sqlite(database: Database, *, read_only: bool) -> sqlite3.Connectio
     else:
         target = f"file:{quote(database.path)}?mode=rwc"
     connection = sqlite3.connect(
-        target, uri=True, timeout=0, isolation_level=None, check_same_thread=False, factory=sqlite_files.Connection
+        target, uri=True, timeout=0, isolation_level=None, check_same_thread=False, factory=sqlite_driver.Connection
     )
     connection.execute("PRAGMA foreign_keys = OFF")
     if read_only:
@@ -284,10 +283,13 @@ def _connect_sqlite(database: Database, *, read_only: bool) -> sqlite3.Connectio
     return connection
 
 
-def quick_check(connection: Connection, database: Database) -> None:
-    """Raise DatabaseUnusableError for a damaged SQLite database. Read-only."""
-    driver: Any = connection.connection.driver_connection
-    if database.is_sqlite and sqlite_files.problems(driver):
+def quick_check(database: Database) -> None:
+    """Raise DatabaseUnusableError for a damaged SQLite file, on a connection of its own. Read-only."""
+    if database.path is None:
+        return
+    with translated(database), closing(sqlite_files.connect(database.path)) as connection:
+        found = soundness.problems(connection)
+    if found:
         raise unusable(database, _sqlite_error("SQLITE_CORRUPT"))
 
 

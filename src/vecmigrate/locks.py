@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Engine, ExceptionContext, event
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
-from vecmigrate import sqlite_files
+from vecmigrate import sqlite_driver
 from vecmigrate.errors import ConfigurationError, LockTimeoutError
 
 __all__ = [
@@ -64,6 +64,9 @@ one_thread_in_memory = ThreadLock()
 
 def lock_sqlite(name: str, connection: Connection, timeout: float) -> None:
     _retry_while_busy(connection, "BEGIN IMMEDIATE", timeout, name)
+    driver: Any = connection.connection.driver_connection
+    # The first look at the schema: a damaged one is told before anything else is done.
+    driver.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone()
 
 
 def commit_sqlite(name: str, connection: Connection, timeout: float) -> None:
@@ -193,7 +196,7 @@ def let_through(context: ExceptionContext) -> BaseException | None:
     # SQLAlchemy would close it after a KeyboardInterrupt, and SQLite keeps its lock while a statement is alive.
     context.is_disconnect = False
     driver = context.connection.connection.driver_connection if context.connection else None
-    return sqlite_files.interruption(driver, context.original_exception)
+    return sqlite_driver.interruption(driver, context.original_exception)
 
 
 class _WithoutRows(logging.LoggerAdapter[Any]):

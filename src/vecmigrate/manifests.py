@@ -31,6 +31,7 @@ __all__ = [
     "of_another",
     "own",
     "recorded_id",
+    "stem_of",
     "write",
 ]
 
@@ -76,6 +77,12 @@ _KEYS = (*_TEXTS, *_OPTIONAL_TEXTS, *_COUNTS, "journal_mode")
 def command(database: str, *words: str) -> str:
     """Return the command line that runs *words* on *database*, quoted for a shell."""
     return " ".join(map(quoted, ["vecmigrate", "--db-path", database, *words]))
+
+
+def stem_of(database: str) -> str:
+    """Return what the names of its backups begin with."""
+    # File names have at most 255 bytes, and control characters make a name that nobody can type.
+    return re.sub(r"[\x00-\x1f\x7f/\\]", "_", Path(database).stem)[:60]
 
 
 def manifest_of(path: str) -> str:

@@ -123,7 +123,7 @@ def back_up(
     if not has_content(connection):
         return None, False
     if settings.backup == "never":
-        quick_check(connection, database)
+        quick_check(database)
         return None, False
     folder = settings.backup_folder(database.path)
     backups.prepare_folder(folder)
@@ -141,7 +141,7 @@ def back_up(
             timeout=settings.lock_timeout,
         )
     except BackupError:
-        quick_check(connection, database)  # Damage of the database itself is the better message.
+        quick_check(database)  # Damage of the database itself is the better message.
         raise
     log.info("Backup: %s", kept.path)
     return kept.path, is_new and not _replaces_others(database.path, folder, kept)

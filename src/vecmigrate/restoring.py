@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import logging
 import os
 import sqlite3
 import stat
@@ -12,17 +13,22 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
-from vecmigrate import backups, errors, series, sqlite_files
-from vecmigrate.aside import alone_with, exchange, made_way, may_be_written
+from vecmigrate import backups, damaged_bytes, series, soundness, sqlite_files
+from vecmigrate.aside import alone_with, exchange, forget_copies, made_way
 from vecmigrate.causes import described
-from vecmigrate.diagnosis import is_writable, unwritable
-from vecmigrate.manifests import Backup, aside_step, command
-from vecmigrate.verification import NO_ACCESS, is_damaged
+from vecmigrate.comparison import same_content
+from vecmigrate.diagnosis import is_writable
+from vecmigrate.errors import BackupError
+from vecmigrate.manifests import Backup
+from vecmigrate.restore_errors import RestoreErrors
+from vecmigrate.verification import is_damaged
 
 __all__ = ["Carry", "Restored", "restore"]
 
 Carry = Callable[[sqlite3.Connection | None, sqlite3.Connection, Backup | None], None]
 """Called with the old state, the new one and the backup just taken of the old; see ``restore``."""
+
+log = logging.getLogger("vecmigrate")
 
 _T = TypeVar("_T")
 _PAGES = 64
@@ -30,10 +36,14 @@ _PAGES = 64
 
 @dataclass(frozen=True, kw_only=True)
 class Restored:
-    """What was kept of the old state: a backup, or where the damaged file (or its leftovers) went."""
+    """What was kept of the old state: a backup, or where the damaged file (or its leftovers) went.
+
+    ``bytes_in`` is where the bytes of a damaged file were saved before that, in the folder of the backups.
+    """
 
     saved: Backup | None
     moved_aside: str | None
+    bytes_in: str | None = None
 
 
 def restore(
@@ -54,7 +64,8 @@ def restore(
     rest. No commit fits between saving and replacing. The journal mode of a live database stays; beside
     readers only WAL mode can be restored, the wait for others is at most *timeout* seconds.
 
-    A missing or empty database is created, a damaged one moved aside with its sidecars. Raises BackupError
+    A missing database is built beside its place and linked into it, whole or not at all. A damaged one is moved
+    aside with its sidecars, once its bytes are saved in *folder*. Raises BackupError
     (the backup is unusable or of another database), LockTimeoutError, DatabaseUnusableError and
     RunFailedError with the database as it was, RestoreFailedError where that is not certain.
     """
@@ -73,7 +84,7 @@ class _Restoration:
     """One restore under way.
 
     ``work`` is the private copy of the backup; ``saved`` and ``schema_version``, of the old state, are known
-    once the database is locked. ``is_refused``: SQLite does not write the file, which the system lets us write.
+    once the database is locked. ``bytes_in`` tells where those of a damaged file are saved.
     """
 
     path: str
@@ -85,29 +96,49 @@ class _Restoration:
     work: str = ""
     saved: Backup | None = None
     schema_version: int | None = None
-    is_refused: bool = False
+    bytes_in: str | None = None
 
     def __post_init__(self) -> None:
         self.deadline = time.monotonic() + self.timeout
+        self.told = RestoreErrors(path=self.path, backup=self.backup, folder=self.folder, timeout=self.timeout)
 
     def run(self, now: datetime) -> Restored:
-        while True:
-            with self._explained(), self._scratch(self.folder) as self.work:
-                try:
-                    return self._attempt(now)
-                except (sqlite3.Error, OSError, errors.BackupError) as error:
-                    if not self._lost_its_copy(error):
-                        raise
+        try:
+            while True:
+                with self._scratch(self.folder) as self.work:
+                    try:
+                        return self._attempt(now)
+                    except (sqlite3.Error, OSError, BackupError) as error:
+                        if self._has_arrived(error):
+                            return Restored(saved=self.saved, moved_aside=None)
+                        if not self._lost_its_copy(error):
+                            raise
+        except (sqlite3.Error, OSError) as error:
+            raise self.told.outcome(error, saved=self.saved, schema_version=self.schema_version) from error
+
+    def _has_arrived(self, error: Exception) -> bool:
+        """Tell whether all of the new state is in the database, though the last step of writing it said otherwise."""
+        if self.schema_version is None:
+            return False
+        try:
+            with contextlib.closing(self._connect()) as live:
+                has_arrived = same_content(self.work, live, ignored=frozenset())
+        except (sqlite3.Error, OSError):
+            return False
+        if has_arrived:
+            log.warning("%s is restored. What came after that failed: %s", self.path, described(error))
+        return has_arrived
 
     def _scratch(self, folder: str) -> contextlib.AbstractContextManager[str]:
         return backups.scratch(folder, self.backup.database_id, self.path)
 
     def _lost_its_copy(self, error: Exception) -> bool:
-        """Tell whether another run took a private copy for that of a killed one, and there is time to begin anew.
+        """Tell whether another run took a private copy for that of a killed one, or was first to make the database.
 
+        Where there is time, the restore begins anew.
         Whoever holds the lock removes temporary files, so this ends once the lock is ours.
         """
-        is_gone = isinstance(error, FileNotFoundError) or not os.path.lexists(self.work)
+        is_gone = isinstance(error, FileNotFoundError | FileExistsError) or not os.path.lexists(self.work)
         return self.saved is None and is_gone and time.monotonic() < self.deadline
 
     def _attempt(self, now: datetime) -> Restored:
@@ -115,15 +146,8 @@ class _Restoration:
         backups.check_size(self.backup)
         backups.check_room(self.folder, self.backup.bytes, database=self.path)
         backups.copy_verified(self.backup, self.work)
-        moved_aside = None
-        if self._is_absent():
-            with made_way(self.path, now) as moved_aside:
-                self._replace()
-        elif self._is_damaged():
-            moved_aside = self._exchange(now)
-        else:
-            moved_aside = self._replace_or_exchange(now)
-        return Restored(saved=self.saved, moved_aside=moved_aside)
+        moved_aside = self._create(now) if self._is_absent() else self._replace_or_exchange(now)
+        return Restored(saved=self.saved, moved_aside=moved_aside, bytes_in=self.bytes_in)
 
     def _is_absent(self) -> bool:
         """Tell whether there is no file, or an empty one. Raises DatabaseUnusableError for what cannot be written."""
@@ -132,26 +156,53 @@ class _Restoration:
         except FileNotFoundError:
             return True
         if not stat.S_ISREG(status.st_mode):
-            raise self._unusable("it is not a file")
+            raise self.told.unusable("it is not a file")
         if not is_writable(self.path):
             # SQLite would open it all the same, and give a WAL database sidecars that stay read-only.
-            raise self._unusable("it is read-only, or in a read-only folder")
+            raise self.told.unusable("it is read-only, or in a read-only folder")
         return status.st_size == 0
 
+    def _create(self, now: datetime) -> str | None:
+        """Make a missing database, whole or not at all, or fill an empty file; return where stale sidecars went."""
+        with made_way(self.path, now) as moved_aside:
+            if os.path.lexists(self.path):
+                self._replace()
+                return moved_aside
+            with self._completed() as copy:
+                if not sqlite_files.rename_to_new(copy, self.path):
+                    raise FileExistsError(errno.EEXIST, "another program has made it meanwhile", self.path)
+            self._clean()
+        return moved_aside
+
     def _replace_or_exchange(self, now: datetime) -> str | None:
-        try:
-            self._replace()
-        except sqlite3.OperationalError as error:
-            # Its header is that of a newer SQLite, or damaged: this one only reads it.
-            is_plain = getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_READONLY
-            if not is_plain or self.schema_version is not None or not may_be_written(self.path):
-                raise
-            self.is_refused = True
+        if self._is_damaged():
             return self._exchange(now)
+        self._replace()
         return None
 
     def _is_damaged(self) -> bool:
-        return self.is_refused or is_damaged(self.path, self.deadline)
+        # SQLite only reads a file whose header names an unknown format, and calls it no damage.
+        return soundness.has_spoiled_format(self.path) or is_damaged(self.path, self.deadline)
+
+    @contextlib.contextmanager
+    def _completed(self) -> Iterator[str]:
+        """Give a file beside the database that is all that the database is to be."""
+        folder = str(Path(self.path).parent)
+        backups.check_room(folder, self.backup.bytes, database=self.path)
+        if self.carry:
+            self._carry_over(self.carry, None)
+        with self._scratch(folder) as copy:
+            with contextlib.closing(sqlite_files.connect(self.work)) as work:
+                sqlite_files.copy_pages(work, copy, deadline=self.deadline)
+            if self.backup.journal_mode == "wal":
+                sqlite_files.set_wal(copy)
+            sqlite_files.sync(copy)
+            yield copy
+
+    def _clean(self) -> None:
+        """Remove what killed runs left; call it where those that are alive notice that theirs is gone."""
+        for folder in (self.folder, str(Path(self.path).parent)):
+            backups.clean_temporary(folder, self.path, but=self.work)
 
     def _connect(self) -> sqlite3.Connection:
         return sqlite_files.connect(self.path)
@@ -160,27 +211,17 @@ class _Restoration:
         return sqlite_files.patiently(action, self.deadline)
 
     def _exchange(self, now: datetime) -> str | None:
-        """Put a complete copy in the place of a damaged file; return where that one went."""
-        folder = str(Path(self.path).parent)
-        backups.check_room(folder, self.backup.bytes, database=self.path)
+        """Put a complete copy in the place of a damaged file, whose bytes are saved; return where that one went."""
         with alone_with(self.path, self.deadline) as is_still_there:
             if is_still_there and self._is_damaged():
-                if self.carry:
-                    self._carry_over(self.carry, None)
-                with self._scratch(folder) as copy:
-                    self._complete(copy)
+                self._clean()
+                forget_copies(self.path)
+                self.bytes_in = self.bytes_in or damaged_bytes.save(self.path, self.folder, self.backup.database_id)
+                with self._completed() as copy:
                     return exchange(copy, self.path, now)
         # Another restore has mended it meanwhile.
         self._replace()
         return None
-
-    def _complete(self, copy: str) -> None:
-        """Make the empty file *copy* all that the database is to be."""
-        with contextlib.closing(sqlite_files.connect(self.work)) as work:
-            sqlite_files.copy_pages(work, copy, deadline=self.deadline)
-        if self.backup.journal_mode == "wal":
-            sqlite_files.set_wal(copy)
-        sqlite_files.sync(copy)
 
     def _replace(self) -> None:
         with contextlib.closing(self._connect()) as live:
@@ -239,11 +280,11 @@ class _Restoration:
         """Save the present state and carry over what has to survive, while the live database is locked."""
         if not os.path.lexists(self.work):
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), self.work)
-        backups.clean_temporary(self.folder, self.path, but=self.work)
+        self._clean()
         old = live if sqlite_files.content_size(live) else None
         if old:
             inside = sqlite_files.identity(old)
-            self._refuse_foreign(inside.database_id)
+            self.told.refuse_foreign(inside.database_id)
             self.schema_version = int(sqlite_files.pragma(old, "schema_version"))
             self.saved = self._save(old, inside)
         if self.carry:
@@ -284,62 +325,3 @@ class _Restoration:
             if old:
                 old.execute("PRAGMA query_only=OFF")
             new.execute("COMMIT")
-
-    def _refuse_foreign(self, database_id: str | None) -> None:
-        if database_id not in {None, self.backup.database_id}:
-            raise errors.BackupError(
-                f"{self.backup.name} is a backup of another database than {self.path}. Nothing was changed.",
-                next_step=aside_step(self.path, "restore", self.backup.name),
-            )
-
-    @contextlib.contextmanager
-    def _explained(self) -> Iterator[None]:
-        try:
-            yield
-        except (sqlite3.Error, OSError) as error:
-            raise self._outcome(error) from error
-
-    def _outcome(self, error: sqlite3.Error | OSError) -> Exception:
-        if sqlite_files.is_busy(error) or isinstance(error, BlockingIOError):
-            return errors.LockTimeoutError(
-                f"{self.path} is in use: somebody kept reading or writing it for more than {self.timeout:g} "
-                "seconds. Nothing was changed.",
-                next_step="stop the programs that use it, then: " + self._again(),
-            )
-        is_access = isinstance(error, OSError) or sqlite_files.result_code(error) in NO_ACCESS
-        if is_access and self.schema_version is None:
-            return self._unusable(described(error), place=getattr(error, "filename", None))
-        saved = self.saved.path if self.saved else None
-        if self._is_as_before():
-            return errors.RunFailedError(
-                f"Restoring {self.path} failed: {described(error)}. The database is as it was.",
-                next_step="mend the cause, then: " + self._again(),
-                backup=saved,
-            )
-        return errors.RestoreFailedError(
-            f"Restoring {self.path} failed half-way: {described(error)}. Its state before is saved in {saved}.",
-            next_step="stop the programs that use it, then: " + self._again(),
-            backup=saved,
-        )
-
-    def _is_as_before(self) -> bool:
-        if self.schema_version is None:
-            return True
-        try:
-            with contextlib.closing(self._connect()) as live:
-                return sqlite_files.pragma(live, "schema_version") == self.schema_version and not sqlite_files.problems(
-                    live
-                )
-        except sqlite3.Error:
-            return False
-
-    def _unusable(self, reason: str, *, place: str | None = None) -> errors.DatabaseUnusableError:
-        is_in_folder = place is not None and Path(place).parent == Path(self.folder).absolute()
-        what = self.folder if is_in_folder else unwritable(self.path)
-        return errors.DatabaseUnusableError(
-            f"{self.path} cannot be restored: {reason}. Nothing was changed.",
-            next_step=f"make {what} readable and writable, then: {self._again()}",
-        )
-
-    def _again(self) -> str:
-        return command(self.path, "restore", self.backup.name)

