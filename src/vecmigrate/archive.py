@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from vecmigrate import backups, bystanders, history, lost, manifests, meta, records, restoring
+from vecmigrate import backups, bystanders, file_rights, history, lost, manifests, meta, records, restoring
 from vecmigrate.access import Access, one_at_a_time
 from vecmigrate.carrying import carry_over, restored
 from vecmigrate.catalog import has_content
@@ -209,6 +209,7 @@ class Archive(Access):
         records.write_mirror(self.database, self.settings, token=meta.new_database_id())
         marker.remove(path)
         self._rotate_if_possible(backup.database_id, known)
+        report.note_logged(file_rights.taken())
         report.duration_seconds = time.monotonic() - began
         return report
 

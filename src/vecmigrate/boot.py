@@ -161,7 +161,7 @@ def _plain_path(url: object) -> "str | None":
     if isinstance(url, str):
         prefix = next((each for each in _PREFIXES if url.startswith(each)), None)
         path = url[len(prefix) :].partition("?")[0] if prefix else ""
-        if "%" in path or min(url) < " " or "\x7f" in url:
+        if "%" in path or min(url, default=" ") < " " or "\x7f" in url:
             return None  # Versions of SQLAlchemy differ in what the first means; the second is looked at more closely.
     elif isinstance(url, os.PathLike):
         path = os.fsdecode(url)

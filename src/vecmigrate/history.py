@@ -15,6 +15,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, Select, delete, insert, inspect, select
 
+from vecmigrate import file_rights
 from vecmigrate.catalog import any_text, as_text
 from vecmigrate.schema import HISTORY
 
@@ -230,8 +231,10 @@ def write_file(path: str, text: str, *, token: str) -> None:
         with os.fdopen(descriptor, "w", encoding="utf-8", errors="backslashreplace") as file:
             file.write(text)
             file.flush()
+            if os.name != "nt":
+                file_rights.keep_private(file.fileno(), 0o600, path=path)
+                file_rights.belong_to_folder(file.fileno(), path)
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o600)
         os.replace(temporary, path)
     except BaseException:
         remove(temporary)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from vecmigrate import file_rights
 from vecmigrate.sqlite_driver import Connection, result_code
 
 __all__ = [
@@ -226,13 +227,17 @@ def size(path: str) -> int:
         return 0
 
 
-def new_file(path: str) -> None:
-    """Create an empty file that only its owner reads, under any umask; FileExistsError if there is one."""
-    descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
+def new_file(path: str, *, is_private: bool = True) -> None:
+    """Create an empty file that only its owner reads, under any umask; FileExistsError if there is one.
+
+    One that is not private has the mode that SQLite gives to a database.
+    """
+    descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600 if is_private else 0o644)
     try:
         # By its descriptor: whoever cleans up may take its name away at any moment.
-        if os.name != "nt":
-            os.fchmod(descriptor, 0o600)
+        if os.name != "nt" and is_private:
+            file_rights.keep_private(descriptor, 0o600, path=path)
+        file_rights.belong_to_folder(descriptor, path)
     finally:
         os.close(descriptor)
 
@@ -264,10 +269,4 @@ def sync(path: str) -> None:
 
 def sync_folder(folder: str) -> None:
     """Make names in *folder* durable, where the system can."""
-    if os.name == "nt":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    file_rights.sync_names(folder)
