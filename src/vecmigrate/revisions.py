@@ -3,6 +3,7 @@
 import os
 import re
 import traceback
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -126,7 +127,9 @@ def load(config: Config) -> Revisions:
     _require_no_twins(location)
     try:
         script = ScriptDirectory.from_config(config)
-        scripts = list(script.walk_revisions())[::-1]
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", "Revision .* is present more than once")
+            scripts = list(script.walk_revisions())[::-1]
     except CommandError as error:
         raise _malformed(location, str(error).rstrip(".")) from error
     except Exception as error:  # whatever a script raises while it is imported
@@ -175,6 +178,8 @@ def _revision(script: Script, version: app_versions.AppVersion | None) -> Revisi
 def _fault(error: Exception, location: str) -> str:
     """Return what a script raised, and where in it."""
     inside = [each for each in traceback.extract_tb(error.__traceback__) if each.filename.startswith(location)]
+    if isinstance(error, UserWarning) and not inside:
+        return str(error)
     if isinstance(error, KeyError) and not inside:
         return f"a down_revision names {error}, and there is no such revision"
     place = (inside[-1].filename, inside[-1].lineno) if inside else None
