@@ -15,7 +15,7 @@ ROOMS = sorted({path.relative_to(PACKAGE).parts[0].removesuffix(".py") for path 
 REVISIONS = sorted((ROOT / "alembic" / "versions").glob("*.py"))
 
 FLOORS = (
-    {"errors", "redaction", "schema", "scripts_folder"},
+    {"errors", "names", "redaction", "schema", "scripts_folder"},
     {"settings"},
     {"the nouns"},
     {"runs"},
@@ -41,6 +41,7 @@ ABOUT_SQLITE_FILES = {
     "soundness",
     "sqlite_driver",
     "sqlite_files",
+    "tools",
     "unknown_sql",
     "verification",
 }

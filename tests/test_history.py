@@ -20,6 +20,7 @@ from ladder import BELOW_HEAD, HEAD, MIGRATION_IDS, NAMES, NEWEST, NEXT, REVISIO
 from scripts import Scripts
 from vecmigrate import backups, history
 from vecmigrate.errors import ConfigurationError, RunFailedError
+from vecmigrate.settings import Settings
 
 FAILS = 'raise RuntimeError("wrong")'
 # Only on the real database, and not where a run is rehearsed on a copy without rows.
@@ -250,9 +251,8 @@ def test_a_killed_run_is_recorded_as_interrupted_by_the_next(scripts: Scripts, r
     assert [] == history.markers(str(released_file))
     assert [] == [path.name for path in released_file.parent.iterdir() if "run-" in path.name]
     assert [".somebody-elses.tmp"] == [path.name for path in folder.glob("*.tmp")]
-    assert ["interrupted", *["success"] * len([*REVISIONS, NEXT])] == [
-        each["status"] for each in mirrored(released_file)
-    ]
+    assert ["failed", *["success"] * len([*REVISIONS, NEXT])] == [each["status"] for each in mirrored(released_file)]
+    assert mirrored(released_file)[0]["metadata"]["interrupted"] is True
     # A marker does not tell which of both it was.
     told = (
         f"The run ({', '.join(REVISIONS)}, {NEXT}) did not finish: its process died, or its end could not be recorded"
@@ -478,19 +478,17 @@ def test_another_database_with_the_name_of_the_mirror_stays(
 
 
 @pytest.mark.parametrize("name", ["alembic.ini", "notes.txt", "sessions.sqlite3-wal.kept"])
-def test_a_file_of_another_kind_is_not_replaced(
-    name: str, released_file: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+def test_a_link_to_a_file_of_another_kind_replaces_nothing(
+    name: str, released_file: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A setting that names a file of another kind by mistake, directly or by a link, does it no harm."""
+    """The usual name of the mirror leads to a file of somebody else: that is told, and does it no harm."""
     other = released_file.with_name(name)
     other.write_text("[theirs]\nkey = value\n", encoding="utf-8")
     link_to(mirror_of(released_file), other, "symbolic")
-    vecmigrate.upgrade(url(released_file), BELOW_HEAD)
-    monkeypatch.setenv("VECMIGRATE_HISTORY_FILE", str(other))
     vecmigrate.upgrade(url(released_file))
 
     assert "[theirs]\nkey = value\n" == other.read_text(encoding="utf-8")
-    assert 2 == caplog.text.count("could not be written")
+    assert 1 == caplog.text.count("could not be written")
 
 
 def test_a_mirror_may_have_any_name(released_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -566,15 +564,18 @@ def test_a_database_with_the_longest_name_is_migrated(letter: str, released_file
     assert {path.name, mirror_of(path).name, "backups"} == beside
 
 
-def test_a_mirror_with_too_long_a_name_fails_no_run(released_file: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Without a suffix that it could take the place of, the name of the mirror does not fit."""
-    path = longest(released_file, "")
+@pytest.mark.parametrize("letter", ["n", "語"])
+def test_the_mirror_of_a_long_name_has_a_shortened_one(letter: str, released_file: Path) -> None:
+    """Without a suffix that it could take the place of, the name of the mirror is cut, and stays one of its own."""
+    path = longest(released_file, "", letter)
 
     vecmigrate.upgrade(url(path))
 
     assert HEAD == legacy.revision(path)
-    assert "could not be written (File name too long)" in caplog.text
-    assert [path.name, "backups"] == sorted((each.name for each in path.parent.iterdir()), key=len, reverse=True)
+    (mirror,) = path.parent.glob("*.migrations.json")
+    assert len(REVISIONS) == len(json.loads(mirror.read_text(encoding="utf-8"))["migrations"])
+    other = path.name[:-1] + ("m" if letter == "n" else "文")
+    assert Settings("x").mirror(str(path.with_name(other))) != str(mirror)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="SIGKILL is POSIX's")
@@ -593,5 +594,5 @@ def test_a_killed_run_of_a_database_with_the_longest_name_is_recorded(scripts: S
 
     vecmigrate.upgrade(url(path))
 
-    assert ["interrupted", *["success"] * len([*REVISIONS, NEXT])] == [each["status"] for each in mirrored(path)]
+    assert ["failed", *["success"] * len([*REVISIONS, NEXT])] == [each["status"] for each in mirrored(path)]
     assert [] == [each.name for each in path.parent.iterdir() if each.suffix == ".tmp" or ".run-" in each.name]

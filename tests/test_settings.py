@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import make_url
 
 from doors import ROOT, run_cli
-from ladder import NEXT, REVISIONS
+from ladder import HEAD, NEXT, REVISIONS
 from vecmigrate import settings
 from vecmigrate.errors import ConfigurationError
 from vecmigrate.settings import Settings, resolve
@@ -223,8 +223,8 @@ def test_the_scripts_of_an_ini_in_use_are_the_ones_that_run(tmp_path: Path) -> N
     """A revision beside an alembic.ini is seen by the command line too, not only by ``alembic``."""
     shutil.copytree(ROOT / "alembic", tmp_path / "alembic")
     shutil.copy(ROOT / "alembic.ini", tmp_path)
-    added = "revision = NEXT\ndown_revision = HEAD\n\n\ndef upgrade():\n    pass\n"
-    (tmp_path / "alembic" / "versions" / "003_added.py").write_text(added, encoding="utf-8")
+    added = f'revision = "{NEXT}"\ndown_revision = "{HEAD}"\n\n\ndef upgrade():\n    pass\n'
+    (tmp_path / "alembic" / "versions" / f"{NEXT}_added.py").write_text(added, encoding="utf-8")
     named = ("--config", tmp_path / "alembic.ini", "--db-path", tmp_path / "new.sqlite3")
 
     listed = json.loads(run_cli(*named, "list", "--json").out)

@@ -22,6 +22,7 @@ from vecmigrate.engine import Database, locate, reading, scratch
 from vecmigrate.errors import AheadError, ConfigurationError, VecmigrateError
 from vecmigrate.heads import current_heads, one_of
 from vecmigrate.journal import Report
+from vecmigrate.places import require_apart
 from vecmigrate.preflight import unannounced
 from vecmigrate.runs import Run, log
 from vecmigrate.schema import VERSION_TABLE, metadata
@@ -111,6 +112,7 @@ def _write(
     *,
     allow_data_loss: bool,
 ) -> None:
+    require_apart(database, chosen)
     script = ScriptDirectory.from_config(config)
     report = config.attributes.setdefault("vecmigrate_report", Report())
     known = revisions.load(config)

@@ -3,6 +3,7 @@
 from vecmigrate.redaction import redacted
 
 __all__ = [
+    "AdoptionError",
     "AheadError",
     "BackupError",
     "ConfigurationError",
@@ -49,6 +50,10 @@ class VecmigrateError(Exception):
 
 class ConfigurationError(VecmigrateError):
     """A setting, the configuration file or the app-version map is missing or malformed."""
+
+
+class AdoptionError(VecmigrateError):
+    """The folder of another tool cannot be taken over, or only with what somebody has to tell first."""
 
 
 class TargetError(VecmigrateError):

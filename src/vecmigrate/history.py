@@ -1,8 +1,7 @@
-"""The table of every attempt, its mirror as a JSON file, and the markers of runs that have begun."""
+"""The table of every attempt, and the markers of runs that have begun."""
 
 import contextlib
 import errno
-import hashlib
 import json
 import math
 import os
@@ -15,12 +14,12 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, Select, delete, insert, inspect, select
 
-from vecmigrate import file_rights
+from vecmigrate import file_rights, meta
 from vecmigrate.catalog import any_text, as_text
-from vecmigrate.schema import HISTORY
+from vecmigrate.names import LONGEST, fitting
+from vecmigrate.schema import HISTORY, META
 
 __all__ = [
-    "MIRROR_LIMIT",
     "Attempt",
     "Marker",
     "add",
@@ -29,25 +28,27 @@ __all__ = [
     "clear",
     "drop_run",
     "has_history",
+    "ids",
     "markers",
     "now",
     "read",
-    "read_mirror",
     "remove",
     "run_ids",
     "temporary_name",
     "write_file",
-    "write_mirror",
 ]
 
-MIRROR_LIMIT = 1000
-"""The mirror holds this many attempts, the newest; the table holds all."""
-
 _LARGEST = 1 << 24
-"""No mirror and no marker has more bytes than this."""
+"""No marker has more bytes than this."""
 
-_ROOM = 255 - len("..") - 32 - len(".tmp")
-"""File names have at most 255 bytes; so many are left of a temporary one, whose token has 32."""
+_IDS = "migration_ids"
+"""The key of the ids of all attempts there ever were."""
+
+_NEWEST = 1000
+"""Whoever asks which runs are known asks for one that ended just now."""
+
+_ROOM = LONGEST - len("..") - 32 - len(".tmp")
+"""So many bytes are left of a temporary name, whose token has 32."""
 
 _ROOM_OF_MARKER = _ROOM - len(".run-") - 32 - len(".json")
 
@@ -61,7 +62,7 @@ class Attempt:
     """One attempt at one revision, with the fields of mcp-vector-search's registry.
 
     ``status`` is success, failed, skipped, pending, running or interrupted, ``executed_at`` ISO 8601 in
-    UTC, ``direction`` upgrade, downgrade, stamp or restore.
+    UTC or empty where it is not known, ``direction`` upgrade, downgrade, stamp, restore or adopt.
     """
 
     migration_id: str
@@ -76,8 +77,10 @@ class Attempt:
     metadata: dict[str, Any] = field(default_factory=dict)
 
     def entry(self) -> dict[str, Any]:
-        """Return the entry of the mirror."""
+        """Return the attempt as the history is told, with the status of the table."""
         values = asdict(self)
+        # A registry that was taken over may not know when.
+        values["executed_at"] = self.executed_at or None
         named = {"revision": values.pop("revision"), "direction": values.pop("direction")}
         # Before and after: first in order, and never what somebody's metadata say they are.
         values["metadata"] = named | self.metadata | named
@@ -101,6 +104,19 @@ def add(connection: Connection, attempts: Iterable[Attempt]) -> None:
     rows = [as_row(attempt) for attempt in attempts]
     if rows:
         connection.execute(insert(HISTORY), rows)
+        _remember(connection, {row["migration_id"] for row in rows})
+
+
+def _remember(connection: Connection, new: set[str]) -> None:
+    if not new <= (known := _remembered(connection)):
+        meta.write(connection, {_IDS: json.dumps(sorted(known | new))})
+
+
+def _remembered(connection: Connection) -> set[str]:
+    try:
+        return set(map(str, json.loads(meta.read(connection).get(_IDS, "[]"))))
+    except (TypeError, ValueError, RecursionError):
+        return set()
 
 
 def drop_run(connection: Connection, run_id: str) -> None:
@@ -113,12 +129,27 @@ def drop_run(connection: Connection, run_id: str) -> None:
 
 def run_ids(connection: Connection) -> set[str]:
     """Return the runs that the newest attempts belong to. Read-only."""
-    return {str(attempt.metadata.get("run_id")) for attempt in read(connection, limit=MIRROR_LIMIT)}
+    return {str(attempt.metadata.get("run_id")) for attempt in read(connection, limit=_NEWEST)}
+
+
+def ids(connection: Connection) -> set[str]:
+    """Return the ids of all attempts that are in the table or ever were. Read-only."""
+    if not has_history(connection):
+        return set()
+    rows = _rows(connection, select(HISTORY.c.migration_id).distinct())
+    return {as_text(row.migration_id) for row in rows} | _remembered(connection)
 
 
 def clear(connection: Connection) -> int:
-    """Forget every attempt, in the caller's transaction; return how many there were."""
-    return connection.execute(delete(HISTORY)).rowcount if has_history(connection) else 0
+    """Forget every attempt but its id, in the caller's transaction; return how many there were.
+
+    The mirror may not be writable just then, and what stands in it must not be taken for somebody else's ever after.
+    """
+    if not has_history(connection):
+        return 0
+    META.create(connection, checkfirst=True)
+    _remember(connection, ids(connection))
+    return connection.execute(delete(HISTORY)).rowcount
 
 
 def read(connection: Connection, *, limit: int | None = None, after: int = 0) -> list[Attempt]:
@@ -159,40 +190,6 @@ def _metadata(value: Any) -> dict[str, Any]:
     return metadata if isinstance(metadata, dict) else {}
 
 
-def write_mirror(path: str, attempts: Sequence[Attempt], *, token: str) -> None:
-    """Replace the mirror atomically, mode 0600. Raises OSError; the old file stays then.
-
-    What is no mirror stays too: something that is no file, a database, or a file that is neither named ``.json``
-    nor holds a JSON object.
-    """
-    _require_replaceable(os.path.realpath(path))
-    try:
-        entries = [attempt.entry() for attempt in attempts[-MIRROR_LIMIT:]]
-        document = {"migrations": entries, "last_updated": now().isoformat()}
-        text = json.dumps(document, indent=2, ensure_ascii=False)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise OSError(errno.EINVAL, "the history holds what JSON cannot", path) from error
-    write_file(path, f"{text}\n", token=token)
-
-
-def _require_replaceable(path: str) -> None:
-    """Raise OSError where a path names what nobody meant to be replaced by a mirror."""
-    try:
-        start = _read_start(path)
-    except FileNotFoundError:
-        return
-    # A mirror that is damaged is healed, so of one with the right name hardly anything is asked.
-    is_other = bool(start) and not path.endswith(".json") and not start.startswith(b"{")
-    if is_other or start.startswith(b"SQLite format 3\0"):
-        raise FileExistsError(errno.EEXIST, "what has that name is no mirror", path)
-
-
-def _read_start(path: str) -> bytes:
-    _require_file(os.stat(path), path)
-    with open(path, "rb") as file:
-        return file.read(64).lstrip()
-
-
 def _read_small(path: str) -> str:
     status = os.stat(path)
     _require_file(status, path)
@@ -208,24 +205,16 @@ def _require_file(status: os.stat_result, path: str) -> None:
         raise FileExistsError(errno.EEXIST, "what has that name is no regular file", path)
 
 
-def read_mirror(path: str) -> list[Any] | None:
-    """Return the entries of a mirror, None where there is none or it is damaged. Decides nothing but its repair."""
-    try:
-        document = json.loads(_read_small(path))
-    except (OSError, ValueError, RecursionError):
-        return None
-    entries = document.get("migrations") if isinstance(document, dict) else None
-    return entries if isinstance(entries, list) else None
-
-
 def write_file(path: str, text: str, *, token: str) -> None:
     """Write a file under a temporary name, sync it, and rename it; only its owner may read it.
 
-    ``token`` is part of the temporary name, so that whoever finds it knows whose it was.
+    ``token`` is part of the temporary name, so that whoever finds it knows whose it was. A link is replaced, and not
+    followed.
     """
-    path = os.path.realpath(path)
     temporary = temporary_name(path, token)
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    # Whoever knows the token could have put a link there, which would be followed.
+    remove(temporary)
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         # Half a surrogate pair is no UTF-8, but may be written as the escape of JSON that it came from.
         with os.fdopen(descriptor, "w", encoding="utf-8", errors="backslashreplace") as file:
@@ -242,25 +231,16 @@ def write_file(path: str, text: str, *, token: str) -> None:
 
 
 def temporary_name(path: str, token: str) -> str:
-    folder, name = os.path.split(os.path.realpath(path))
-    return os.path.join(folder, f".{_fitting(name, _ROOM)}.{token}.tmp")
-
-
-def _fitting(name: str, room: int) -> str:
-    """Return a name, or of one with more bytes than there is room for the beginning, and a hash of all of it."""
-    whole = os.fsencode(name)
-    if len(whole) <= room:
-        return name
-    digest = hashlib.sha256(whole).hexdigest()[:16]
-    return whole[: room - len(digest) - 1].decode(errors="ignore") + f"~{digest}"
+    folder, name = os.path.split(path)
+    return os.path.join(os.path.realpath(folder), f".{fitting(name, _ROOM)}.{token}.tmp")
 
 
 def clean_temporary(path: str) -> None:
     """Remove what killed writers of a file left beside it."""
-    folder, name = os.path.split(os.path.realpath(path))
-    pattern = re.compile(rf"\.{re.escape(_fitting(name, _ROOM))}\.[0-9a-f-]{{32,36}}\.tmp")
+    folder, name = os.path.split(path)
+    pattern = re.compile(rf"\.{re.escape(fitting(name, _ROOM))}\.[0-9a-f-]{{32,36}}\.tmp")
     with contextlib.suppress(OSError):
-        for entry in os.listdir(folder):
+        for entry in os.listdir(folder or "."):
             if pattern.fullmatch(entry):
                 remove(os.path.join(folder, entry))
 
@@ -298,7 +278,7 @@ class Marker:
 
 def _marker_path(database: str, run_id: str) -> str:
     folder, name = os.path.split(database)
-    return os.path.join(folder, f"{_fitting(name, _ROOM_OF_MARKER)}.run-{run_id}.json")
+    return os.path.join(folder, f"{fitting(name, _ROOM_OF_MARKER)}.run-{run_id}.json")
 
 
 def markers(database: str) -> list[Marker]:
@@ -306,7 +286,7 @@ def markers(database: str) -> list[Marker]:
     folder, name = os.path.split(database)
     if not os.path.isdir(folder):
         return []
-    pattern = re.compile(rf"\.?{re.escape(_fitting(name, _ROOM_OF_MARKER))}\.run-([0-9a-f]{{32}})\.json(\.\1\.tmp)?")
+    pattern = re.compile(rf"\.?{re.escape(fitting(name, _ROOM_OF_MARKER))}\.run-([0-9a-f]{{32}})\.json(\.\1\.tmp)?")
     with os.scandir(folder) as entries:
         runs = {match[1] for each in entries if (match := pattern.fullmatch(each.name)) and each.is_file()}
     return sorted((_marker(database, run_id) for run_id in runs), key=lambda marker: marker.started_at)

@@ -16,7 +16,7 @@ def new_database_id() -> str:
 
 
 def read(connection: Connection) -> dict[str, str]:
-    """Return ``database_id``, ``app_version`` and ``compatible_from``, as far as they are known. Read-only."""
+    """Return what is known: ``database_id``, ``app_version``, ``compatible_from`` and the like. Read-only."""
     if not inspect(connection).has_table(META.name):
         return {}
     with any_text(connection):

@@ -14,7 +14,9 @@ from vecmigrate.engine import translated, writing
 from vecmigrate.errors import AheadError, ConfigurationError, RunFailedError, TargetError, VecmigrateError
 from vecmigrate.journal import Report
 from vecmigrate.overview import Overview
+from vecmigrate.places import require_apart
 from vecmigrate.revisions import Revision, Revisions
+from vecmigrate.tools.adopt import Adoption, adopt
 
 __all__ = ["Migrator", "Plan"]
 
@@ -37,6 +39,7 @@ class Migrator(Overview):
 
     def plan_upgrade(self, target: str = "head", *, version: str | None = None, force: bool = False) -> Plan:
         """Return what ``upgrade`` would do: nothing to a compatible database of a newer version. Read-only."""
+        require_apart(self.database, self.settings)
         try:
             plan = self._upgrade_plan(target, version, force=force)
         except AheadError as error:
@@ -145,6 +148,15 @@ class Migrator(Overview):
                 ) from error
             finally:
                 report.note_logged(file_rights.taken())
+
+    def adopt(
+        self, root: str, *, dimensions: int | None = None, model: str | None = None, dry_run: bool = False
+    ) -> Adoption:
+        """Take over the folder of mcp-vector-search in a project; see ``tools.adopt``. Raises VecmigrateError."""
+        done = adopt(self, root, dimensions=dimensions, model=model, dry_run=dry_run)
+        if done.backup:
+            self._rotate_if_possible(self._identity() or "", self.revisions())
+        return done
 
     def rebuild_mirror(self) -> str:
         """Write the mirror anew from the table; return its path. Raises ConfigurationError if it cannot be written."""

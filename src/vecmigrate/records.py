@@ -4,7 +4,7 @@ import logging
 import os
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
@@ -12,6 +12,7 @@ from sqlalchemy.exc import DBAPIError
 from vecmigrate import backups, bystanders, history, meta
 from vecmigrate.engine import Database, reading, translated, writing
 from vecmigrate.errors import ConfigurationError, DatabaseUnusableError, VecmigrateError
+from vecmigrate.mirror import LIMIT, Mirror, NoMirrorError
 from vecmigrate.schema import HISTORY, META, tool_metadata
 from vecmigrate.settings import Settings
 from vecmigrate.sqlite_files import SIDECARS
@@ -53,24 +54,41 @@ def settle(database: Database, settings: Settings) -> None:
             # Under the lock nobody else has temporary files of this database. A restore has one beside it too.
             for folder in (settings.backup_folder(database.path), os.path.dirname(database.path)):
                 backups.clean_temporary(folder, database.path)
-    history.clean_temporary(settings.mirror(database.path))
+    with suppress(OSError):
+        history.clean_temporary(_mirror(database.path, settings).place())
     write_mirror(database, settings, token=meta.new_database_id())
     for marker in left:
         marker.remove(database.path)
 
 
 def require_mirror_apart(database: Database, settings: Settings) -> None:
-    """Raise ConfigurationError where the mirror would replace the database, a file of it, or the ini in use."""
+    """Raise ConfigurationError where the mirror would replace the database, a file of it, or what is no mirror.
+
+    Of a mirror with its usual name only the first is asked: nobody has named somebody's file by mistake, and what is
+    not replaced is told when it is written. What cannot be looked at is told then too.
+    """
     if database.path is None:
         return
-    mirror = settings.mirror(database.path)
+    mirror = _mirror(database.path, settings)
     places = [*(database.path + suffix for suffix in ("", *SIDECARS)), *([settings.ini] if settings.ini else [])]
-    if taken := next((place for place in places if _is_same(mirror, place)), None):
+    taken = next((place for place in places if _is_same(mirror.path, place)), None)
+    if taken is None and mirror.is_set:
+        try:
+            mirror.require_replaceable()
+        except NoMirrorError as error:
+            taken = f"{error.filename}, which is no mirror"
+        except OSError:
+            return
+    if taken is not None:
         raise ConfigurationError(
-            f"The mirror of the history, {mirror}, would replace {taken}. Nothing was changed.",
+            f"The mirror of the history, {mirror.path}, would replace {taken}. Nothing was changed.",
             next_step="set VECMIGRATE_HISTORY_FILE (or history_file) to a file of its own, then: "
             f"vecmigrate {database.option} migrate",
         )
+
+
+def _mirror(database: str, settings: Settings) -> Mirror:
+    return Mirror(settings.mirror(database), is_set=settings.history_file is not None)
 
 
 def _is_same(one: str, other: str) -> bool:
@@ -192,20 +210,32 @@ def rewrite_mirror(database: Database, settings: Settings, *, token: str) -> Non
 
     The table is looked at again afterwards, because another process may have changed it meanwhile.
     """
-    path = settings.mirror(database.path or "")
-    written: list[history.Attempt] | None = None
-    while (attempts := _attempts(database, settings)) != written:
+    mirror = _mirror(database.path or "", settings)
+    written: _Told | None = None
+    while (told := _read(database, settings)) != written:
         try:
-            history.write_mirror(path, attempts, token=token)
+            aside = mirror.write(told.attempts, ours=told.ours, token=token)
         except FileNotFoundError:
             # Whoever settles meanwhile takes the temporary file for one of a killed run.
-            history.write_mirror(path, attempts, token=token)
-        written = attempts
+            aside = mirror.write(told.attempts, ours=told.ours, token=token)
+        if aside:
+            log.warning("The mirror %s was damaged, and is moved aside: %s", mirror.path, aside)
+        written = told
 
 
-def _attempts(database: Database, settings: Settings) -> list[history.Attempt]:
+@dataclass(frozen=True)
+class _Told:
+    """What the database tells of the mirror: its attempts, and the ids of all that are or were ours."""
+
+    attempts: list[history.Attempt]
+    ours: set[str]
+    has_table: bool
+
+
+def _read(database: Database, settings: Settings) -> _Told:
     with reading(database, timeout=settings.lock_timeout) as connection:
-        return history.read(connection, limit=history.MIRROR_LIMIT)
+        attempts = history.read(connection, limit=LIMIT)
+        return _Told(attempts, history.ids(connection), history.has_history(connection))
 
 
 def mend_mirror(database: Database, settings: Settings) -> None:
@@ -213,10 +243,14 @@ def mend_mirror(database: Database, settings: Settings) -> None:
     if database.path is None:
         return
     require_mirror_apart(database, settings)
-    with reading(database, timeout=settings.lock_timeout) as connection:
-        has_table = history.has_history(connection)
-        entries = [each.entry() for each in history.read(connection, limit=history.MIRROR_LIMIT)]
-    mirrored = history.read_mirror(settings.mirror(database.path))
+    told, mirror = _read(database, settings), _mirror(database.path, settings)
+    present = mirror.read()
     # Beside an empty table no mirror is as good as an empty one, and without a table it is somebody else's.
-    if mirrored != entries and (entries or (mirrored and has_table)):
+    if not told.has_table or not (told.attempts or present):
+        return
+    try:
+        is_right = present == mirror.expected(told.attempts, ours=told.ours)
+    except OSError:
+        is_right = False
+    if not is_right:
         write_mirror(database, settings, token=meta.new_database_id())

@@ -10,11 +10,13 @@ from sqlalchemy import URL, Engine, make_url
 from sqlalchemy.exc import ArgumentError
 
 from vecmigrate.errors import ConfigurationError
+from vecmigrate.names import LONGEST, fitting
 
 __all__ = ["NAMES", "SECTION", "Settings", "read_ini", "resolve"]
 
 SECTION = "vecmigrate"
 _BACKUP_CHOICES = ("auto", "always", "never")
+_MIRROR = ".migrations.json"
 NAMES = ("database_url", "backup", "backup_dir", "keep_backups", "lock_timeout", "history_file")
 
 
@@ -47,7 +49,9 @@ class Settings:
 
     def mirror(self, database: str) -> str:
         """Return the path of the JSON mirror of an SQLite file's history."""
-        return self.history_file or f"{os.path.splitext(database)[0]}.migrations.json"
+        folder, name = os.path.split(database)
+        stem = fitting(os.path.splitext(name)[0], LONGEST - len(_MIRROR))
+        return self.history_file or os.path.join(folder, stem + _MIRROR)
 
 
 def read_ini(path: str) -> dict[str, str] | None:

@@ -34,7 +34,7 @@ import legacy
 import vecmigrate
 from doors import ROOT
 from ladder import above
-from vecmigrate import backups, cli, history, manifests
+from vecmigrate import backups, cli, history, manifests, mirror
 
 ROUNDS = max(1, int(os.environ.get("VECMIGRATE_FAULT_ROUNDS", "3")))
 DOORS = ("cli", "alembic", "command", "service")
@@ -328,8 +328,9 @@ def mirror_entries(database: Path) -> list[dict[str, Any]]:
 
 
 def table_entries(database: Path) -> list[dict[str, Any]]:
+    """Return the entries that the table says the mirror must hold."""
     found = vecmigrate.migrator.Migrator(vecmigrate.settings.resolve({"database_url": url(database)}, {}))
-    return [attempt.entry() for attempt in found.attempts()]
+    return [mirror.entry_of(attempt) for attempt in found.attempts()]
 
 
 def backup_files(database: Path) -> list[Path]:

@@ -294,7 +294,7 @@ MIRRORS = {
     "a number": b"1",
     "deep": b"[" * 100_000,
     "not UTF-8": b'{"migrations": ["\xff\xfe"]}',
-    "of another database": b'{"migrations": [{"migration_id": "9.9.9_x", "status": "success"}], "last_updated": "x"}',
+    "of another database": b'{"migrations": [{"migration_id": "0.0.0_legacy_baseline", "status": "success"}]}',
     "newer": b'{"migrations": [], "last_updated": "2999-01-01T00:00:00+00:00", "format": 9}',
 }
 

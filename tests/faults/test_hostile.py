@@ -278,11 +278,14 @@ def test_what_is_no_small_file_is_no_marker(what: str, small: Subject, tmp_path:
 
 
 def test_a_mirror_that_is_too_large_is_written_anew(small: Subject, tmp_path: Path) -> None:
-    """A terabyte of nothing is not read."""
+    """A terabyte of nothing is not read, and moved aside."""
     database = small.copy(tmp_path / "service")
     vecmigrate.upgrade(harness.url(database))
     os.truncate(database.with_suffix(".migrations.json"), 1 << 40)
     vecmigrate.upgrade(harness.url(database))
+    (aside,) = database.parent.glob("*.damaged-*")
+    assert 1 << 40 == aside.stat().st_size
+    aside.unlink()
     harness.require_tidy(database)
     tried("Hostile names and places", "a mirror of a terabyte", "healed")
 

@@ -107,7 +107,13 @@ def history(context: Context, out: Output, *, limit: int | None, rebuild: bool, 
         attempts = [attempt.entry() for attempt in migrator.attempts(limit=limit)]
         rows = [("EXECUTED AT", "MIGRATION", "DIRECTION", "STATUS", "MESSAGE")]
         rows += [
-            (each["executed_at"], each["migration_id"], each["metadata"]["direction"], each["status"], each["message"])
+            (
+                each["executed_at"] or "",
+                each["migration_id"],
+                each["metadata"]["direction"],
+                each["status"],
+                each["message"],
+            )
             for each in attempts
         ]
         out.answer({"attempts": attempts}, table(rows) if attempts else ["No attempt yet."])
