@@ -91,7 +91,7 @@ def test_another_fault_of_a_disk_is_an_error(released_file: Path, monkeypatch: p
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can give files away")
 def test_what_root_makes_in_a_folder_of_a_service_belongs_to_that(released_file: Path) -> None:
-    """The database restored where there was none, the backups with their folder, and the mirror: the service has to write them."""
+    """A database restored where there was none, backups, their folder and the mirror: the service writes them too."""
     folder = released_file.parent
     for place in (folder, *folder.iterdir()):
         os.chown(place, OWNER, OWNER)
