@@ -979,7 +979,7 @@ def test_a_boot_at_head_does_not_grow_with_the_revisions(current_file: Path, scr
     assert "1000" == ensure_current(url(current_file)).after
 
     assert (few, ours) == calls_of(lambda: ensure_current(url(current_file)))
-    assert ours < 40
+    assert ours < 45
 
 
 def test_a_revision_added_to_a_running_process_is_seen(current_file: Path, scripts: Scripts) -> None:

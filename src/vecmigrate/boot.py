@@ -110,7 +110,7 @@ def ensure_current(
         raise ValueError(f"on_failure must be 'warn' or 'raise', not {on_failure!r}")
     began = time.perf_counter()
     head = None
-    if _is_version(app_version) and not gate.is_torn:
+    if (app_version is None or _is_version(app_version)) and not gate.is_torn:
         with gate:
             head = _revision_if_current(url, lock_timeout)
     if head is not None:
@@ -120,9 +120,9 @@ def ensure_current(
     return boot(url, raises=on_failure == "raise", lock_timeout=lock_timeout, app_version=app_version)
 
 
-def _is_version(app_version: "str | None") -> bool:
+def _is_version(app_version: str) -> bool:
     """Tell whether the version of the application can be compared, of the usual ones without an import."""
-    if app_version is None or (isinstance(app_version, str) and app_version.replace(".", "").isdecimal()):
+    if isinstance(app_version, str) and app_version.replace(".", "").isdecimal():
         return True
     from packaging.version import InvalidVersion, Version  # noqa: PLC0415 - only for what is not digits and dots
 

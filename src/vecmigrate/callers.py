@@ -1,7 +1,6 @@
 """How a service calls: what it passes to name its database, in which thread that lives, and whether it may at all."""
 
 import functools
-import sqlite3
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
@@ -27,11 +26,12 @@ def called(url: Any, work: Callable[[Any], T]) -> T:
     """
     if not isinstance(url, Connection):
         return _inside(work, url)
-    if locate(url.engine.url).path is not None or url.dialect.name != "sqlite":
+    named = locate(url.engine.url)
+    if named.path is not None or not named.is_sqlite:
         return _inside(work, url.engine.url)
     pooled: Any = url.connection
     driver = pooled.driver_connection
-    if isinstance(driver, sqlite3.Connection):
+    if not url.dialect.is_async:
         return _inside(work, _engine_on(driver))
     # Its connection of sqlite3 may be used by no other thread than its own.
     result: T = await_only(driver._execute(lambda: _inside(work, _engine_on(driver._conn))))  # noqa: SLF001
@@ -50,7 +50,7 @@ def _inside(work: Callable[[Any], T], named: Any) -> T:
         return work(named)
 
 
-def _engine_on(driver: sqlite3.Connection) -> Engine:
+def _engine_on(driver: Any) -> Engine:
     if driver.in_transaction:
         raise ConfigurationError(
             "The connection has a transaction open, in which no run can begin its own. Nothing was changed.",
