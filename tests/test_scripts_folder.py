@@ -61,7 +61,7 @@ def test_twins_are_told_with_both_files(scripts: Scripts, tmp_path: Path) -> Non
     with pytest.raises(ConfigurationError) as raised:
         vecmigrate.upgrade(url(tmp_path / "s.sqlite3"))
 
-    assert f"{first.name} and {second.name}" in raised.value.message
+    assert " and ".join(sorted([first.name, second.name])) in raised.value.message
     assert "the next free number" in raised.value.next_step
 
 

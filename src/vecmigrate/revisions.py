@@ -1,11 +1,13 @@
 """The revision scripts: where they are, in which order, and what a target means."""
 
+import hashlib
 import os
 import re
 import traceback
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 from alembic.config import Config
 from alembic.script import Script, ScriptDirectory
@@ -17,6 +19,11 @@ from vecmigrate.scripts_folder import script_location
 
 __all__ = ["Revision", "Revisions", "load"]
 
+_CORRECT = "correct the revision scripts; each names the one before it in down_revision"
+_RENUMBER = (
+    "give the script that was not released yet the next free number: in its name, in revision, and in down_revision the "
+    "number before it"
+)
 _NUMBER = re.compile(r"\d{1,18}")
 _RELATIVE = re.compile(r"[+-]\d{1,18}")
 """No revision has a longer number, and Python refuses to read one of thousands of digits."""
@@ -30,6 +37,13 @@ class Revision:
     name: str
     app_version: str | None
     compatible_from: str | None
+    path: str | None = None
+
+    @cached_property
+    def sha256(self) -> str:
+        """The hash of the script, which does not depend on how its lines end. Raises OSError."""
+        with open(self.path or os.devnull, "rb") as file:
+            return hashlib.sha256(file.read().replace(b"\r\n", b"\n")).hexdigest()
 
     @property
     def migration_id(self) -> str:
@@ -64,6 +78,10 @@ class Revisions:
     def position(self, revision: str | None) -> int:
         """Return the place in the line, -1 for base."""
         return -1 if revision is None else self.ids.index(revision)
+
+    def upto(self, revision: str | None) -> tuple[Revision, ...]:
+        """Return the revisions up to one, lowest first; none for base."""
+        return self.ordered[: self.position(revision) + 1]
 
     def below(self, revision: str) -> str | None:
         """Return the revision just before one, None for base."""
@@ -124,7 +142,8 @@ def load(config: Config) -> Revisions:
     """Read all revision scripts of a configuration. Raises ConfigurationError for several heads and faulty scripts."""
     location = config.get_main_option("script_location") or ""
     _require_complete(location)
-    _require_no_twins(location)
+    if twins := _twins(os.path.join(location, "versions")):
+        raise _malformed(location, f"{' and '.join(twins)} have one number", step=_RENUMBER)
     try:
         script = ScriptDirectory.from_config(config)
         with warnings.catch_warnings():
@@ -134,7 +153,7 @@ def load(config: Config) -> Revisions:
         raise _malformed(location, str(error).rstrip(".")) from error
     except Exception as error:  # whatever a script raises while it is imported
         raise _malformed(location, _fault(error, location)) from error
-    heads = script.get_heads()
+    heads = [os.path.basename(each.path) for each in scripts if each.is_head]
     if len(heads) != 1:
         raise _malformed(location, f"there are {len(heads)} heads: {', '.join(heads)}" if heads else "there is none")
     versions = app_versions.load(revisions=[each.revision for each in scripts])
@@ -150,19 +169,14 @@ def _require_complete(location: str) -> None:
         )
 
 
-def _require_no_twins(location: str) -> None:
-    """Raise ConfigurationError that names the files of a number given twice, as two branches do; Alembic only warns."""
-    versions = os.path.join(location, "versions")
-    names = sorted(each for each in os.listdir(versions) if each.endswith(".py")) if os.path.isdir(versions) else []
-    numbers = [name.partition("_")[0].removesuffix(".py") for name in names]
-    for number in sorted({each for each in numbers if each.isdigit() and numbers.count(each) > 1}):
-        twins = [name for name, own in zip(names, numbers, strict=True) if own == number]
-        raise ConfigurationError(
-            f"{len(twins)} revision scripts have the number {number}: {' and '.join(twins)}, in {versions}. "
-            "Nothing was changed.",
-            next_step="give the one that was not released yet the next free number: in its name, in revision, and "
-            "in down_revision the number before it",
-        )
+def _twins(folder: str) -> list[str]:
+    """Return the scripts that share the lowest number which more than one has: Alembic would take any of them."""
+    by_number: dict[str, list[str]] = {}
+    for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else ():
+        number = name.partition("_")[0]
+        if number.isdigit() and name.endswith(".py"):
+            by_number.setdefault(number, []).append(name)
+    return next((names for names in by_number.values() if len(names) > 1), [])
 
 
 def _revision(script: Script, version: app_versions.AppVersion | None) -> Revision:
@@ -172,6 +186,7 @@ def _revision(script: Script, version: app_versions.AppVersion | None) -> Revisi
         name=stem.removeprefix(f"{script.revision}_"),
         app_version=str(version.version) if version else None,
         compatible_from=str(version.compatible_from) if version else None,
+        path=script.path,
     )
 
 
@@ -188,8 +203,8 @@ def _fault(error: Exception, location: str) -> str:
     return type(error).__name__ + (f" in {os.path.basename(place[0])}, line {place[1]}" if place else "")
 
 
-def _malformed(location: str, why: str) -> ConfigurationError:
+def _malformed(location: str, why: str, *, step: str = _CORRECT) -> ConfigurationError:
     return ConfigurationError(
         f"The revision scripts in {location} cannot be used: {why}. Nothing was changed.",
-        next_step="correct the revision scripts; each names the one before it in down_revision",
+        next_step=step,
     )
