@@ -96,6 +96,7 @@ def test_what_root_makes_in_a_folder_of_a_service_belongs_to_that(released_file:
     for place in (folder, *folder.iterdir()):
         os.chown(place, OWNER, OWNER)
     vecmigrate.upgrade(url(released_file))
+    vecmigrate.upgrade(url(folder / "fresh.sqlite3"))
     made = vecmigrate.backup(url(released_file))
     for suffix in ("", "-wal", "-shm"):
         Path(f"{released_file}{suffix}").unlink(missing_ok=True)

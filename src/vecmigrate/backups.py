@@ -15,7 +15,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from vecmigrate import file_rights, sqlite_files
+from vecmigrate import file_rights, sqlite_files, trust
 from vecmigrate.causes import described
 from vecmigrate.comparison import same_content
 from vecmigrate.errors import BackupError, LockTimeoutError
@@ -180,7 +180,11 @@ def _named(draft: Backup, folder: str, moment: datetime) -> Backup:
 
 
 def _claim_name(temporary: str, backup: Backup) -> bool:
-    return not os.path.lexists(manifest_of(backup.path)) and sqlite_files.rename_to_new(temporary, backup.path)
+    if os.path.lexists(manifest_of(backup.path)) or not sqlite_files.rename_to_new(temporary, backup.path):
+        return False
+    # Else a loss of power could leave the manifest, and not the name of the data that it tells of.
+    sqlite_files.sync_folder(os.path.dirname(backup.path))
+    return True
 
 
 def _describe(backup: Backup, folder: str) -> None:
@@ -205,6 +209,7 @@ def prepare_folder(folder: str) -> None:
     """
     path = Path(folder)
     if path.is_dir() and not _is_half_made(path):
+        trust.warn(folder)
         return
     new = [each for each in (path, *path.parents) if not os.path.lexists(each)]
     try:
@@ -216,6 +221,8 @@ def prepare_folder(folder: str) -> None:
         with open(path / ".gitignore", "w", encoding="utf-8") as ignore:
             file_rights.belong_to_folder(ignore.fileno(), str(path / ".gitignore"))
             ignore.write("*\n")
+        for each in new:
+            sqlite_files.sync_folder(str(each.parent))
     except BaseException as error:
         _unmake(path, new)
         if not isinstance(error, OSError):

@@ -21,8 +21,8 @@ __all__ = ["Revision", "Revisions", "load"]
 
 _CORRECT = "correct the revision scripts; each names the one before it in down_revision"
 _RENUMBER = (
-    "give the script that was not released yet the next free number: in its name, in revision, and in down_revision the "
-    "number before it"
+    "give the script that was not released yet the next free number: in its name, in revision, and in down_revision "
+    "the number before it"
 )
 _NUMBER = re.compile(r"\d{1,18}")
 _RELATIVE = re.compile(r"[+-]\d{1,18}")

@@ -54,11 +54,13 @@ def _remove(path: str) -> None:
 def _require_short(path: str, folder: str, database: str) -> None:
     length = len(os.fsencode(path)) + len("-journal")
     if length > _LONGEST:
+        step = "set VECMIGRATE_BACKUP_DIR (or backup_dir) to a folder with a shorter path, then: "
+        if os.path.realpath(folder) == os.path.dirname(os.path.realpath(database)):
+            step = "move the database to a folder with a shorter path; then there: "
         raise BackupError(
             f"The path of {folder} is too long: a file in it would have one of {length} bytes, and SQLite takes "
             f"{_LONGEST}. Nothing was changed.",
-            next_step="set VECMIGRATE_BACKUP_DIR (or backup_dir) to a folder with a shorter path, then: "
-            + command(database, "status"),
+            next_step=step + command(database, "status"),
         )
 
 

@@ -69,7 +69,11 @@ def connect(path: str, *, options: str = "mode=rw", timeout: float = POLL_SECOND
     itself waits only shortly for others, because no signal ends its waiting: wait with ``patiently``.
     """
     uri = f"{Path(path).absolute().as_uri()}?{options}"
-    return sqlite3.connect(uri, uri=True, timeout=timeout, isolation_level=None, factory=Connection)
+    connection = sqlite3.connect(uri, uri=True, timeout=timeout, isolation_level=None, factory=Connection)
+    # The schema may be anybody's. Runs do trust it, because a trigger of a service could not write to FTS5 otherwise:
+    # https://sqlite.org/src/doc/latest/doc/trusted-schema.md
+    connection.execute("PRAGMA trusted_schema = OFF")
+    return connection
 
 
 def open_closed_file(path: str) -> sqlite3.Connection:
