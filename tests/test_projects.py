@@ -128,6 +128,19 @@ def test_rename_a_column(walk: Walk) -> None:
 
 
 @everywhere
+def test_drop_a_column(walk: Walk) -> None:
+    """What the column held comes back with it."""
+    walk.up_down_and_up(lambda path: check("provider_metadata" not in columns(path, "vector_stores")))
+
+
+@everywhere
+def test_retype_a_column(walk: Walk) -> None:
+    """The values of another type go back to what they were."""
+    query = "SELECT DISTINCT typeof(provider) FROM vector_stores"
+    walk.up_down_and_up(lambda path: check(set(legacy.query(path, query)) <= {("integer",)}))
+
+
+@everywhere
 def test_new_table(walk: Walk) -> None:
     """A new table, with a row of its own and a view, goes again without a question: nobody has put a row into it."""
     walk.up_down_and_up(lambda path: check([("*",)] == legacy.query(path, "SELECT * FROM tagged")))
@@ -230,6 +243,16 @@ def test_add_a_column_on_postgresql(server: sa.Engine) -> None:
 
 
 def test_rename_a_column_on_postgresql(server: sa.Engine) -> None:
+    """The same on PostgreSQL."""
+    up_down_and_up_on(server)
+
+
+def test_drop_a_column_on_postgresql(server: sa.Engine) -> None:
+    """The same on PostgreSQL."""
+    up_down_and_up_on(server)
+
+
+def test_retype_a_column_on_postgresql(server: sa.Engine) -> None:
     """The same on PostgreSQL."""
     up_down_and_up_on(server)
 

@@ -7,7 +7,7 @@ Revises: HEAD
 import sqlalchemy as sa
 from alembic import op
 
-from vecmigrate.operations.v1.notes import stands_elsewhere
+from vecmigrate import operations
 
 revision = "NEXT"
 down_revision = "HEAD"
@@ -34,6 +34,5 @@ def downgrade() -> None:
     )
     with op.batch_alter_table("vector_store_chunks") as table:
         table.alter_column("content", existing_type=sa.Text, existing_nullable=False, server_default=None)
-    count = op.get_bind().scalar(sa.text("SELECT count(*) FROM chunk_texts"))
-    stands_elsewhere("chunk_texts", count)
+    operations.stands_elsewhere("chunk_texts")
     op.drop_table("chunk_texts")
