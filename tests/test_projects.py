@@ -234,7 +234,8 @@ def server(postgresql: sa.URL, add_project: Callable[[], None]) -> sa.Engine:
             connection.exec_driver_sql(statement)
         connection.exec_driver_sql(
             "INSERT INTO vector_stores "
-            "(vector_store_id, session_id, provider, provider_metadata, created_at, updated_at) VALUES ('v', 's', 'openai', '{}', 1, 2)"
+            "(vector_store_id, session_id, provider, provider_metadata, created_at, updated_at) "
+            "VALUES ('v', 's', 'openai', '{}', 1, 2)"
         )
     add_project()
     return engine
