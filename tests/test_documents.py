@@ -122,7 +122,7 @@ def test_the_python_examples_run(service: Path) -> None:
     with contextlib.redirect_stdout(io.StringIO()) as printed:
         for text in ours:
             exec(compile(text.replace(SHOWN_FOLDER, str(service)), "README.md", "exec"), {})  # noqa: S102 - ours
-    assert "current\n" == printed.getvalue()
+    assert "current\n0\n" == printed.getvalue()
 
 
 def commands(group: click.Group, *above: str) -> Iterator[tuple[tuple[str, ...], click.Command]]:

@@ -8,12 +8,14 @@ if TYPE_CHECKING:
     from vecmigrate.api import (
         alembic_config,
         backup,
+        reembed,
         restore,
         rollback,
         status,
         upgrade,
     )
     from vecmigrate.boot import BootReport, ensure_current
+    from vecmigrate.embedding.active import active_model
     from vecmigrate.errors import VecmigrateError
     from vecmigrate.schema import include_name, metadata
 
@@ -21,11 +23,13 @@ __all__ = [
     "BootReport",
     "VecmigrateError",
     "__version__",
+    "active_model",
     "alembic_config",
     "backup",
     "ensure_current",
     "include_name",
     "metadata",
+    "reembed",
     "restore",
     "rollback",
     "status",
@@ -35,10 +39,13 @@ __all__ = [
 _HOMES = {
     "BootReport": "vecmigrate.boot",
     "VecmigrateError": "vecmigrate.errors",
+    "active_model": "vecmigrate.embedding.active",
     "ensure_current": "vecmigrate.boot",
     "include_name": "vecmigrate.schema",
     "metadata": "vecmigrate.schema",
-    **dict.fromkeys(("alembic_config", "backup", "restore", "rollback", "status", "upgrade"), "vecmigrate.api"),
+    **dict.fromkeys(
+        ("alembic_config", "backup", "reembed", "restore", "rollback", "status", "upgrade"), "vecmigrate.api"
+    ),
 }
 
 

@@ -1,6 +1,7 @@
 """The functions a service calls, with the names of the commands."""
 
 import os
+from collections.abc import Callable
 from typing import Any
 
 from alembic.config import Config
@@ -8,12 +9,15 @@ from sqlalchemy import URL, Engine
 
 from vecmigrate import access, settings
 from vecmigrate.causes import quoting_no_values
+from vecmigrate.embedding import reembed as embedding
+from vecmigrate.embedding.embedders import Embedder
+from vecmigrate.embedding.worker import Progress, Reembedding
 from vecmigrate.journal import Report
 from vecmigrate.manifests import Backup
 from vecmigrate.migrator import Migrator
 from vecmigrate.overview import Status
 
-__all__ = ["alembic_config", "backup", "restore", "rollback", "status", "upgrade"]
+__all__ = ["alembic_config", "backup", "reembed", "restore", "rollback", "status", "upgrade"]
 
 _Url = str | os.PathLike[str] | URL | Engine | None
 """A URL, a path object, or an Engine; None for ``VECMIGRATE_DATABASE_URL``."""
@@ -78,3 +82,33 @@ def restore(url: _Url = None, *, name: str, lock_timeout: float | None = None) -
     """Put a verified backup in place of the present state, which is saved first. Raises VecmigrateError."""
     chosen = _migrator(url, lock_timeout=lock_timeout)
     return chosen.restore(chosen.find_backup(name))
+
+
+@quoting_no_values()
+def reembed(
+    url: _Url,
+    embedder: Embedder | str,
+    *,
+    batch_size: int = 64,
+    dimensions: int | None = None,
+    swap: bool = True,
+    limit: int | None = None,
+    on_progress: Callable[[Progress], object] | None = None,
+) -> Reembedding:
+    """Make the vectors that chunks lack of the model being built, else of the active one; then swap the models.
+
+    ``embedder`` takes at most ``batch_size`` texts and returns as many vectors: lists, tuples, arrays of any float
+    type, or little-endian float32 bytes. The text that names one on the command line will do too. It is called outside
+    any transaction. ``dimensions`` records the true ones of a model that has no vector yet, ``limit`` ends it after so
+    many vectors, and ``on_progress`` is called after each batch. Stopped at any point, it goes on when it is called
+    again; what it raises then comes after its claims are given up. Raises VecmigrateError.
+    """
+    return embedding.reembed(
+        _migrator(url),
+        embedder,
+        batch_size=batch_size,
+        dimensions=dimensions,
+        swap=swap,
+        limit=limit,
+        on_progress=on_progress,
+    )

@@ -9,7 +9,7 @@ from vecmigrate import unknown_sql
 from vecmigrate.catalog import Object, is_sqlite, objects, quoted, schema_copy
 from vecmigrate.effects import Effects, watched
 from vecmigrate.errors import NotOursError
-from vecmigrate.schema import OURS
+from vecmigrate.schema import OURS, OWN_PREFIX
 
 __all__ = ["Survey", "rehearse"]
 
@@ -37,7 +37,7 @@ class Survey:
             return
         found = objects(connection)
         dependents = [each for each in found if each.type in {"view", "trigger"} and each.name.lower() != _OUR_VIEW]
-        self.present = frozenset(_named(each) for each in dependents)
+        self.present = frozenset(_named(each) for each in dependents if not _is_own(each))
         self.broken = frozenset(_broken(connection, found, dependents))
         children = [each for each in found if each.type == "table" and each.name.lower() not in _REPLACED]
         for child in children:
@@ -81,6 +81,11 @@ def _refuse(faults: Sequence[str]) -> None:
 
 def _named(each: Object) -> str:
     return f"the {each.type} {each.name}" + (f" on {each.table}" if each.type in {"index", "trigger"} else "")
+
+
+def _is_own(each: Object) -> bool:
+    """Tell whether a trigger is one of the revisions: these make and drop them, and the prefix is reserved."""
+    return each.name.lower().startswith(OWN_PREFIX)
 
 
 def _parent_columns(connection: Connection, parent: str, column: str | None, seq: int) -> tuple[object, ...]:

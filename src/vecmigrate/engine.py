@@ -35,6 +35,7 @@ from vecmigrate.shell import quoted
 __all__ = [
     "SQLITE_FLOOR",
     "Database",
+    "engine_of",
     "locate",
     "quick_check",
     "reading",
@@ -175,7 +176,7 @@ def reading(database: Database, *, timeout: float = 5.0) -> Iterator[Connection]
     if database.is_absent():
         # SQLite would take an empty file for an empty database.
         raise unusable(database, FileNotFoundError())
-    engine = database.engine or _engine(database, timeout=timeout, read_only=True)
+    engine = database.engine or engine_of(database, timeout=timeout, read_only=True)
     alone = one_thread_in_memory if database.engine else nullcontext()
     with alone, translated(database), engine.connect() as connection:
         if database.path is not None:
@@ -198,7 +199,7 @@ def writing(database: Database, *, lock_timeout: float) -> Iterator[Connection]:
         database.is_absent()  # Asked first, because it may refuse.
         _require_writable(database)
         with translated(database):
-            connection = stack.enter_context(_engine(database, timeout=lock_timeout, read_only=False).connect())
+            connection = stack.enter_context(engine_of(database, timeout=lock_timeout, read_only=False).connect())
             transaction = connection.begin()
         try:
             yield connection
@@ -224,14 +225,18 @@ def translated(database: Database) -> Iterator[None]:
         raise unusable(database, error) from told(error)
 
 
-def _engine(database: Database, *, timeout: float, read_only: bool) -> Engine:
+def engine_of(database: Database, *, timeout: float, read_only: bool, shared: bool = False) -> Engine:
+    """Return an Engine whose transactions hold the migration lock, or that cannot write. Opens nothing.
+
+    ``shared`` is for writers who bar a migration and not each other, where the database can tell them apart.
+    """
     if not database.is_sqlite:
         try:
             engine = quiet(create_engine(database.url, poolclass=NullPool, hide_parameters=True))
         except (ArgumentError, ValueError, TypeError):
             raise urls.no_url() from None  # Its text quotes the part of the query that is wrong.
         if not read_only:
-            event.listen(engine, "begin", lambda c: lock_postgresql(str(database), c, timeout))
+            event.listen(engine, "begin", lambda c: lock_postgresql(str(database), c, timeout, shared=shared))
         return engine
     if sqlite3.sqlite_version_info < SQLITE_FLOOR:
         raise ConfigurationError(
@@ -286,5 +291,5 @@ def quick_check(database: Database) -> None:
 def scratch() -> Iterator[Connection]:
     """Open an empty SQLite database in memory."""
     memory = Database(URL.create("sqlite", database=":memory:"), None)
-    with _engine(memory, timeout=0, read_only=False).connect() as connection, connection.begin():
+    with engine_of(memory, timeout=0, read_only=False).connect() as connection, connection.begin():
         yield connection

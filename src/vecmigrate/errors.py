@@ -11,6 +11,7 @@ __all__ = [
     "EmbedderError",
     "InterruptedRunError",
     "LockTimeoutError",
+    "ModelError",
     "NeedsPersonError",
     "NotOursError",
     "RestoreFailedError",
@@ -70,6 +71,10 @@ class BackupError(VecmigrateError):
 
 class EmbedderError(VecmigrateError):
     """What turns texts into vectors cannot be had, or what it returns cannot be the vectors of the model."""
+
+
+class ModelError(VecmigrateError):
+    """An embedding model is not in the state that is needed, or was changed by somebody else meanwhile."""
 
 
 class LockTimeoutError(VecmigrateError):

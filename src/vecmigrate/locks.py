@@ -24,6 +24,7 @@ __all__ = [
     "borrowed",
     "commit_sqlite",
     "ends_process",
+    "freeze",
     "is_busy",
     "is_interrupted",
     "let_go",
@@ -39,6 +40,9 @@ __all__ = [
 
 _ADVISORY_LOCK = 0x7665636D  # "vecm"
 _POLL_SECONDS = 0.005
+_FREEZE_MILLISECONDS = 1000
+_BUSY_SQLSTATES = frozenset({"40P01", "55P03"})
+"""A deadlock, of which this transaction was the victim, and a lock that was not to be had."""
 
 
 class ThreadLock:
@@ -140,12 +144,23 @@ def _require_memory(driver: Any) -> None:
         )
 
 
-def lock_postgresql(name: str, connection: Connection, timeout: float) -> None:
+def lock_postgresql(name: str, connection: Connection, timeout: float, *, shared: bool = False) -> None:
+    function = "pg_try_advisory_xact_lock_shared" if shared else "pg_try_advisory_xact_lock"
     deadline = time.monotonic() + timeout
-    while not connection.exec_driver_sql(f"SELECT pg_try_advisory_xact_lock({_ADVISORY_LOCK})").scalar():
+    while not connection.exec_driver_sql(f"SELECT {function}({_ADVISORY_LOCK})").scalar():
         if time.monotonic() >= deadline:
             raise lock_timed_out(name, timeout)
         time.sleep(_POLL_SECONDS)
+
+
+def freeze(connection: Connection, table: str) -> None:
+    """Keep everybody from changing the rows of a table until the end of the transaction.
+
+    On SQLite the write lock does. On PostgreSQL writers would queue behind who waits for this, so it waits shortly.
+    """
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql(f"SET LOCAL lock_timeout = {_FREEZE_MILLISECONDS}")
+        connection.exec_driver_sql(f"LOCK TABLE {table} IN SHARE MODE")
 
 
 def lock_timed_out(name: str | None, timeout: float | None) -> LockTimeoutError:
@@ -159,7 +174,9 @@ def lock_timed_out(name: str | None, timeout: float | None) -> LockTimeoutError:
 
 
 def is_busy(error: BaseException) -> bool:
-    """Tell whether an error of SQLite, wrapped or not, means that somebody else holds a lock."""
+    """Tell whether an error of the database, wrapped or not, means that somebody else holds a lock."""
+    if getattr(getattr(error, "orig", error), "sqlstate", None) in _BUSY_SQLSTATES:
+        return True
     return sqlite_code(error).startswith(("SQLITE_BUSY", "SQLITE_LOCKED"))
 
 

@@ -7,9 +7,10 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from vecmigrate import adoption, backups, embeddings, history, lost, meta, preserved
+from vecmigrate import adoption, backups, history, lost, meta, preserved
 from vecmigrate.access import alembic_config, one_at_a_time
 from vecmigrate.archive import Archive
+from vecmigrate.embedding import models
 from vecmigrate.engine import reading
 from vecmigrate.errors import AheadError, BackupError
 from vecmigrate.revisions import Revision, Revisions, load
@@ -110,7 +111,7 @@ class Overview(Archive):
             pending=pending,
             last_run=attempts[-1].entry() if attempts else None,
             preserved_rows=dict(zip(("converted", "set_aside"), preserved.counts(connection), strict=True)),
-            reembed=embeddings.remaining(connection),
+            reembed=models.remaining(connection),
             notes=notes,
         )
 

@@ -17,9 +17,11 @@ from sqlalchemy import (
 
 __all__ = [
     "ADOPTED",
+    "CLAIMS",
     "HISTORY",
     "META",
     "OURS",
+    "OWN_PREFIX",
     "PRESERVED",
     "VERSION_TABLE",
     "include_name",
@@ -28,6 +30,8 @@ __all__ = [
 ]
 
 VERSION_TABLE = "vecmigrate_version"
+OWN_PREFIX = "vecmigrate_"
+"""What the tables of the tool, and the triggers and functions that revisions make, begin with."""
 
 metadata = MetaData()
 _BIG = BigInteger().with_variant(Integer(), "sqlite")
@@ -161,6 +165,17 @@ ADOPTED = Table(
     Column("sql", Text, nullable=False),
     PrimaryKeyConstraint("type", "name"),
 )
+
+CLAIMS = Table(
+    "vecmigrate_claims",
+    tool_metadata,
+    Column("model", Text, nullable=False),
+    Column("chunk_id", Text, nullable=False),
+    Column("worker", Text, nullable=False),
+    Column("until", Float, nullable=False),
+    PrimaryKeyConstraint("model", "chunk_id"),
+)
+"""Who is embedding which chunk; ``until`` is in Unix seconds by the clock of the database."""
 
 OURS = frozenset(metadata.tables) | frozenset(tool_metadata.tables) | {VERSION_TABLE}
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-__all__ = ["exit_code", "terminable"]
+__all__ = ["exit_code", "finishing", "terminable"]
 
 _AGAIN_SECONDS = 0.01
 
@@ -44,6 +44,32 @@ def terminable() -> Iterator[list[int]]:
     finally:
         signal.signal(signal.SIGTERM, before)
         sys.unraisablehook = hook
+
+
+@contextmanager
+def finishing() -> Iterator[list[int]]:
+    """Note the first SIGINT or SIGTERM, so that what is under way can be finished; the second one ends it at once.
+
+    Yields a list that gets the number of the signal. Outside the main thread it does nothing.
+    """
+    received: list[int] = []
+    before: dict[int, Any] = {}
+
+    def note(number: int, frame: Any) -> None:
+        if received:
+            before[number](number, frame)
+        received.append(number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield received
+        return
+    for each in (signal.SIGINT, signal.SIGTERM):
+        before[each] = signal.signal(each, note)
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _signal_main_thread(number: int) -> None:

@@ -1,0 +1,184 @@
+"""Commands about embedding models: reembed, and those under ``embeddings``."""
+
+import sys
+import time
+from dataclasses import asdict
+
+import click
+
+from vecmigrate.cli.output import Context, Output, command, echo, table
+from vecmigrate.cli.root import cli
+from vecmigrate.embedding import inventory
+from vecmigrate.embedding.reembed import reembed as run
+from vecmigrate.embedding.worker import Progress
+from vecmigrate.errors import InterruptedRunError
+from vecmigrate.signals import exit_code, finishing
+
+__all__ = ["embeddings", "reembed"]
+
+_MOST_TEXTS = 10_000
+_SECONDS_OF_A_LINE = 5.0
+_SECONDS_OF_A_BAR = 0.1
+_BAR = 24
+
+
+@command(cli)
+@click.option(
+    "--embedder", metavar="E", required=True, help="MODULE:CALLABLE, or one that is ready, such as fastembed."
+)
+@click.option(
+    "--batch-size", default=64, show_default=True, type=click.IntRange(1, _MOST_TEXTS), help="Texts in one call of it."
+)
+@click.option("--dimensions", type=click.IntRange(1), help="Record these of a model that has no vector yet.")
+@click.option("--limit", type=click.IntRange(1), help="End after so many vectors.")
+@click.option("--no-swap", is_flag=True, help="Do not make the model the active one when none is missing.")
+def reembed(
+    context: Context,
+    out: Output,
+    *,
+    embedder: str,
+    batch_size: int,
+    dimensions: int | None,
+    limit: int | None,
+    no_swap: bool,
+) -> None:
+    """Make the vectors that are missing, beside the service, and swap the models when none is.
+
+    Can be stopped at any time, and goes on where it was. Several at once share the work.
+
+    \b
+    Example:
+      vecmigrate --db-path sessions.sqlite3 reembed --embedder my_embedder:embed
+    """
+    shown = _Shown(context)
+    with finishing() as received:
+        done = run(
+            context.migrator(),
+            embedder,
+            batch_size=batch_size,
+            dimensions=dimensions,
+            swap=not no_swap,
+            limit=limit,
+            on_progress=shown.show,
+            should_stop=lambda: bool(received),
+        )
+    shown.end()
+    if received:
+        raise _stopped(received, done.embedded, done.remaining)
+    lines = [
+        f"{done.embedded} vectors of {done.model} made in {done.duration_seconds:.2f} s; {done.remaining} missing."
+    ]
+    if done.swapped:
+        lines.append(f"{done.model} is the active model now.")
+    elif not done.remaining and no_swap:
+        lines.append(f"Activate it when you like: vecmigrate embeddings activate {done.model}")
+    out.answer(asdict(done) | {"duration_seconds": round(done.duration_seconds, 6)}, lines)
+
+
+def _stopped(received: list[int], embedded: int, remaining: int) -> InterruptedRunError:
+    error = InterruptedRunError(
+        f"Stopped by a signal after the batch in flight. {embedded} vectors made are kept; {remaining} are missing.",
+        next_step="run the same command again, and it goes on",
+    )
+    error.exit_code = exit_code(received)
+    return error
+
+
+class _Shown:
+    """Progress on stderr: a bar on a terminal, a line every few seconds elsewhere, nothing with ``--quiet``."""
+
+    def __init__(self, context: Context) -> None:
+        self._is_quiet = context.verbosity < 0
+        self._is_terminal = sys.stderr.isatty()
+        self._at = time.monotonic()
+        self._is_open = False
+
+    def show(self, progress: Progress) -> None:
+        now = time.monotonic()
+        pause = _SECONDS_OF_A_BAR if self._is_terminal else _SECONDS_OF_A_LINE
+        if self._is_quiet or now - self._at < pause:
+            return
+        self._at = now
+        line = _line(progress)
+        if self._is_terminal:
+            click.echo(f"\r{_bar(progress)} {line}\033[K", nl=False, err=True)
+            self._is_open = True
+        else:
+            echo(line, err=True)
+
+    def end(self) -> None:
+        if self._is_open:
+            click.echo("", err=True)
+
+
+def _line(progress: Progress) -> str:
+    rate = progress.embedded / max(progress.duration_seconds, 1e-9)
+    left = f", {_time(progress.remaining / rate)} left" if rate else ""
+    return f"{progress.embedded:,} made, {progress.remaining:,} missing, {rate:,.1f} a second{left}"
+
+
+def _bar(progress: Progress) -> str:
+    total = progress.embedded + progress.remaining
+    full = _BAR * progress.embedded // total if total else _BAR
+    return f"[{'#' * full}{'.' * (_BAR - full)}]"
+
+
+def _time(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
+
+
+@cli.group()
+def embeddings() -> None:
+    """List embedding models, swap them by hand, and drop vectors of retired ones.
+
+    \b
+    Example:
+      vecmigrate --db-path sessions.sqlite3 embeddings list
+    """
+
+
+@command(embeddings, "list")
+def embeddings_list(context: Context, out: Output) -> None:
+    """List every model with its state, dimensions, vectors, and how many chunks lack one. Writes nothing.
+
+    \b
+    Example:
+      vecmigrate --db-path sessions.sqlite3 embeddings list
+    """
+    found = inventory.listing(context.migrator())
+    rows = [["NAME", "STATE", "DIMENSIONS", "VECTORS", "MISSING", "BYTES"]]
+    keys = ("name", "state", "dimensions", "vectors", "missing", "bytes")
+    rows += [[str(each[key]) for key in keys] for each in found["models"]]
+    out.answer(found, [f"{found['chunks']} chunks", *table(rows)])
+
+
+@command(embeddings, "activate")
+@click.argument("model")
+def embeddings_activate(context: Context, out: Output, *, model: str) -> None:
+    """Make a model the active one and retire the one before. Refuses one that a chunk lacks a vector of.
+
+    \b
+    Example:
+      vecmigrate --db-path sessions.sqlite3 embeddings activate Salesforce/SFR-Embedding-Code-400M_R
+    """
+    inventory.activate(context.migrator(), model)
+    out.answer({"active": model}, [f"{model} is the active model now."])
+
+
+@command(embeddings, "purge")
+@click.argument("model", required=False)
+@click.option("--yes", is_flag=True, help="Confirm it.")
+def embeddings_purge(context: Context, out: Output, *, model: str | None, yes: bool) -> None:
+    """Drop the vectors of retired models, or of one. To go back to it, they have to be made anew.
+
+    \b
+    Example:
+      vecmigrate --db-path sessions.sqlite3 embeddings purge --yes
+    """
+    if not yes:
+        raise click.UsageError("purge drops vectors for good; confirm with --yes.")
+    purged = inventory.purge(context.migrator(), model)
+    lines = [f"{count} vectors of {name} dropped." for name, count in purged.items()]
+    out.answer({"purged": purged}, lines or ["No model is retired."])
