@@ -1,6 +1,7 @@
 """The released service goes on living on a migrated database: nothing is lost, and as much is found as without us."""
 
 import itertools
+import json
 import multiprocessing
 import shutil
 import sqlite3
@@ -182,19 +183,41 @@ def test_a_life_on_tables_that_the_service_ended_on(tmp_path: Path) -> None:
     require_one_register(path)
 
 
-def test_after_a_rollback_the_service_lives_as_without_us(suited: Path) -> None:
+@pytest.mark.parametrize("name", ["written", "released", "old script"])
+def test_after_a_rollback_the_service_lives_as_without_us(name: str, tmp_path: Path) -> None:
     """A day on the migrated database, then the way back, then another day: found is what is found without us."""
-    twin = twin_of(suited)
+    path = made(name, tmp_path / "service")
+    twin = twin_of(path)
     expected = [live(twin, mark=mark) for mark in ("one", "two")][-1]
-    vecmigrate.upgrade(url(suited))
-    live(suited, mark="one")
-    vecmigrate.rollback(url(suited), to_version="000")
+    vecmigrate.upgrade(url(path))
+    live(path, mark="one")
+    vecmigrate.rollback(url(path), to_version="000")
 
-    found = live(suited, mark="two")
+    found = live(path, mark="two")
 
-    assert register(twin) == register(suited)
-    assert set() == expected - found
-    assert set() == known(twin) - known(suited)
+    assert register(twin) == register(path)
+    assert expected == found
+    assert known(twin) == known(path)
+
+
+@pytest.mark.parametrize("name", ["absent", "stores alone", "early"])
+def test_a_rollback_to_before_vector_stores_keeps_what_stood_in_it(name: str, tmp_path: Path) -> None:
+    """The table goes, as it was not there, and its rows are kept; the service makes it anew, and its register stays."""
+    path = made(name, tmp_path / "service")
+    twin = twin_of(path)
+    live(twin, mark="one")
+    vecmigrate.upgrade(url(path))
+    live(path, mark="one")
+    there = known(path)
+    vecmigrate.rollback(url(path), to_version="000")
+
+    assert "vector_stores" not in legacy.tables(path)
+    kept = legacy.query(path, "SELECT row FROM vecmigrate_preserved WHERE source_table = 'vector_stores'")
+    told = {json.loads(str(row))["vector_store_id"] for (row,) in kept} | {store for _, store in kinds_and_stores(path)}
+    assert set() == there - told
+    assert register(twin) == register(path)
+    with closing(ReleasedService(path, mark="two")) as service:
+        assert {("conversation", service.save_conversation())} == service.search()
 
 
 def test_after_a_rollback_and_another_migration_the_whole_history_is_found(suited: Path) -> None:
