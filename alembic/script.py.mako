@@ -4,10 +4,17 @@ Revision ID: ${up_revision}
 Revises: ${down_revision | comma,n}
 Create Date: ${create_date}
 
-A revision is frozen once it is released. It imports only alembic.op, sqlalchemy and the standard library,
-names its constraints, never commits, loses no row (what a column cannot hold goes to
-vecmigrate_preserved), and its downgrade gives back what its upgrade found. It has no effects outside the
-database, because it is also rehearsed on a copy of the schema, without rows, before every run.
+For authors. A revision is frozen once it is released. It imports only alembic.op, sqlalchemy, the standard library and
+vecmigrate.operations, names its constraints, never commits, and has no effects outside the database, because it is also
+rehearsed on a copy of the schema, without rows, before every run. Its downgrade gives back what its upgrade found.
+
+- A column that comes, goes, gets another name or type: op.rebuild_table(**CHANGE) up, op.restore_table(**CHANGE) down.
+  What the other shape cannot hold is kept in vecmigrate_preserved, and comes back.
+- A table that goes: op.keep_rows("name", revision=revision), then op.drop_table("name"); down, op.create_table(...), then
+  op.return_rows("name", revision=revision). For a new table the other way round.
+- An index: op.create_index, op.drop_index. Rows: op.execute with plain SQL.
+
+docs/writing-revisions.md has an example of each. See that `alembic check` is clean, and enter the revision in the map.
 """
 
 import sqlalchemy as sa
@@ -17,6 +24,10 @@ revision = ${repr(up_revision)}
 down_revision = ${repr(down_revision)}
 branch_labels = ${repr(branch_labels)}
 depends_on = ${repr(depends_on)}
+% if changes:
+
+${changes}
+% endif
 
 
 def upgrade() -> None:

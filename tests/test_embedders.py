@@ -1,5 +1,6 @@
 """Embedders as they are named on the command line: a module and a callable in it, or a ready one."""
 
+import re
 import sys
 from collections.abc import Iterator
 from importlib.metadata import metadata
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from doors import run_python
+from doors import ROOT, run_python
 from vecmigrate.embedding import embedders
 from vecmigrate.errors import EmbedderError
 
@@ -176,3 +177,101 @@ def test_a_package_is_imported_only_when_it_is_named(folder: Path) -> None:
     )
 
     assert "[]" == run_python(code, folder).out.strip()
+
+
+SENTENCE_TRANSFORMERS = """
+class SentenceTransformer:
+    def __init__(self, name, trust_remote_code):
+        if name == "brings/code" and not trust_remote_code:
+            raise ValueError("Please pass the argument `trust_remote_code=True` to allow custom code to be run.")
+        if name == "no/such":
+            raise OSError("secret-text")
+        self.name = name
+    def encode(self, texts, show_progress_bar, convert_to_numpy):
+        assert not show_progress_bar and convert_to_numpy
+        return [[self.name, text] for text in texts]
+"""
+FASTEMBED = """
+class TextEmbedding:
+    def __init__(self, model_name):
+        if model_name != "some/model":
+            raise ValueError("secret-text")
+    @classmethod
+    def list_supported_models(cls):
+        return [{"model": "some/Model"}, {"model": "far/away"}]
+    def passage_embed(self, texts):
+        yield from (["passage", text] for text in texts)
+"""
+"""Stand in for the packages, which are large: as much of them as is called, in words that the real ones took."""
+
+
+@pytest.fixture
+def packages(folder: Path) -> Path:
+    """Put the stand-ins where they are imported from."""
+    (folder / "sentence_transformers.py").write_text(SENTENCE_TRANSFORMERS)
+    (folder / "fastembed.py").write_text(FASTEMBED)
+    sys.path.insert(0, str(folder))
+    return folder
+
+
+@pytest.mark.usefixtures("packages")
+@pytest.mark.parametrize(("spec", "name"), [("sentence-transformers", MODEL), ("sentence-transformers:a:b", "a:b")])
+def test_sentence_transformers_takes_the_model_by_its_name(spec: str, name: str) -> None:
+    """Without a name of its own it is the one that vectors are wanted of."""
+    assert [[name, "x"]] == embedders.load(spec, model=MODEL)(["x"])
+
+
+def test_a_model_that_asks_for_a_prompt_before_documents_gets_it(packages: Path) -> None:
+    """From version 5 on the package knows which texts are documents."""
+    document = "    def encode_document(self, texts, **options):\n        return ['document']\n"
+    (packages / "sentence_transformers.py").write_text(SENTENCE_TRANSFORMERS + document)
+
+    assert ["document"] == embedders.load("sentence-transformers", model=MODEL)(["x"])
+
+
+@pytest.mark.usefixtures("packages")
+def test_code_of_a_model_runs_only_where_it_is_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It comes from whoever wrote the model; the error names the variable that allows it."""
+    error = refused("sentence-transformers:brings/code")
+    assert "it brings code of its own, which is not run unasked" in error.message
+    assert "set VECMIGRATE_TRUST_REMOTE_CODE=1" in error.next_step
+    monkeypatch.setenv("VECMIGRATE_TRUST_REMOTE_CODE", "1")
+
+    assert [["brings/code", "x"]] == embedders.load("sentence-transformers:brings/code", model=MODEL)(["x"])
+
+
+@pytest.mark.usefixtures("packages")
+def test_fastembed_takes_texts_as_passages() -> None:
+    """Some models want another prefix before these than before a question."""
+    assert [["passage", "x"]] == embedders.load("fastembed", model=MODEL)(["x"])
+
+
+@pytest.mark.usefixtures("packages")
+@pytest.mark.parametrize(
+    ("spec", "why", "step"),
+    [
+        ("sentence-transformers:no/such", "OSError", "--embedder sentence-transformers:NAME"),
+        ("fastembed:no/such", "fastembed does not know it", "list_supported_models"),
+        ("fastembed:far/away", "ValueError", "FASTEMBED_CACHE_PATH"),
+    ],
+)
+def test_a_model_that_cannot_be_loaded_is_named(spec: str, why: str, step: str) -> None:
+    """Before any chunk is read, and without what the package says."""
+    error = refused(spec)
+
+    assert f"The model {spec.partition(':')[2]} cannot be loaded: {why}. No vector was written." == error.message
+    assert step in error.next_step
+    assert "secret-text" not in f"{error}{error.__cause__}"
+
+
+def test_the_examples_of_the_document_are_embedders(folder: Path) -> None:
+    """Each module that it shows can be named as it says."""
+    text = (ROOT / "docs" / "embedders.md").read_text(encoding="utf-8")
+    shown = re.findall(r"```python\n# (\w+)\.py\n(.*?)```", text, re.DOTALL)
+    assert shown
+    for name, source in shown:
+        (folder / f"{name}.py").write_text(source)
+        vectors = embedders.load(f"{name}:embed", model=MODEL)(["one text", "another"])
+        assert 2 == len(vectors)
+        assert vectors[0] != vectors[1]
+        assert f"{name}:embed" in text

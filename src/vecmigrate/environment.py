@@ -22,6 +22,7 @@ from vecmigrate.engine import Database, locate, reading, scratch
 from vecmigrate.errors import AheadError, ConfigurationError, VecmigrateError
 from vecmigrate.heads import current_heads, one_of
 from vecmigrate.journal import Report
+from vecmigrate.operations import autogenerate
 from vecmigrate.places import require_apart
 from vecmigrate.preflight import unannounced
 from vecmigrate.runs import Run, log
@@ -173,7 +174,7 @@ def _apply(connection: Connection, steps: Callable[..., Any], *, dont_mutate: bo
         include_name=_is_ours,
         include_object=_is_in_models,
         render_as_batch=uses_batch(connection.dialect.name),
-        process_revision_directives=_number_revision,
+        process_revision_directives=_write_revision,
     )
     with context.begin_transaction():
         context.run_migrations()
@@ -188,12 +189,14 @@ def _is_in_models(_object: Any, _name: str | None, type_: str, reflected: bool, 
     return not (type_ == "index" and reflected and compare_to is None)
 
 
-def _number_revision(migration: MigrationContext, _revision: Any, directives: list[Any]) -> None:
-    """Give a new revision the next number, unless ``--rev-id`` names one."""
-    command = migration.opts["revision_context"].command_args
-    if directives and command.get("rev_id") is None:
+def _write_revision(migration: MigrationContext, _revision: Any, directives: list[Any]) -> None:
+    """Give a new revision the next number, unless ``--rev-id`` names one, and changes that lose no row."""
+    context_of = migration.opts["revision_context"]
+    if directives and context_of.command_args.get("rev_id") is None:
         newest = context.script.get_current_head()
         directives[0].rev_id = f"{int(newest or -1) + 1:03d}" if newest else "000"
+    if directives:
+        context_of.template_args["changes"] = autogenerate.propose(migration, directives[0])
 
 
 def _configure_logging(config: Config) -> None:

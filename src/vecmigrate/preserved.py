@@ -19,7 +19,9 @@ def counts(connection: Connection, *where: ColumnElement[bool]) -> tuple[int, in
     """
     if not inspect(connection).has_table(PRESERVED.name):
         return 0, 0
-    is_converted = and_(PRESERVED.c.landed == 1, PRESERVED.c.row != PRESERVED.c.converted)
+    is_converted = and_(
+        PRESERVED.c.landed == 1, PRESERVED.c.treatment == "restore", PRESERVED.c.row != PRESERVED.c.converted
+    )
     converted, set_aside = func.count().filter(is_converted), func.count().filter(PRESERVED.c.landed == 0)
     found = connection.execute(select(converted, set_aside).select_from(PRESERVED).where(*where)).one()
     return found[0], found[1]

@@ -151,6 +151,8 @@ PRESERVED = Table(
     Column("preserved_at", Text, nullable=False),
     Column("treatment", Text, nullable=False, server_default=text("'restore'")),
     Column("memory", Text),
+    Column("operation", Text, nullable=False, server_default=text("''")),
+    Column("source_rowid", BigInteger),
     CheckConstraint("landed IN (0, 1)", name="ck_vecmigrate_preserved_landed"),
     Index("idx_vecmigrate_preserved_target", "revision", "direction", "target_key"),
     Index("idx_vecmigrate_preserved_kept", "revision", "direction", "source_table", "landed", "id"),

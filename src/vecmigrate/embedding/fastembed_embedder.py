@@ -22,7 +22,10 @@ def load(name: str) -> Embedder:
             f"The model {name} cannot be loaded: {'fastembed does not know it' if is_unknown else described(error)}. "
             "No vector was written.",
             next_step="name one as --embedder fastembed:NAME of those that this prints: "
-            "python -c 'import fastembed; print(fastembed.TextEmbedding.list_supported_models())'",
+            "python -c 'import fastembed; print(fastembed.TextEmbedding.list_supported_models())'"
+            if is_unknown
+            else "see that this machine reaches the hub that it is downloaded from, or put it into the folder "
+            "FASTEMBED_CACHE_PATH, then run the same command again",
         ) from told(error)
 
     def embed(texts: list[str]) -> Sequence[Any]:

@@ -4,15 +4,17 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, exists, insert, select, update
+from sqlalchemy import ColumnElement, Connection, delete, exists, insert, select, update
 
 from vecmigrate import history, meta, places, records
 from vecmigrate.access import Access, one_at_a_time
+from vecmigrate.embedding import models
 from vecmigrate.engine import reading, translated, writing
 from vecmigrate.errors import AdoptionError, TargetError
+from vecmigrate.locks import freeze
 from vecmigrate.preflight import back_up
 from vecmigrate.revisions import Revisions
-from vecmigrate.schema import metadata
+from vecmigrate.schema import CLAIMS, metadata
 from vecmigrate.shell import quoted
 from vecmigrate.tools import index_files, project_folder
 from vecmigrate.tools.indexed_model import FIRST_MODEL, IndexedModel, indexed_model
@@ -21,8 +23,6 @@ from vecmigrate.tools.registry import DIRECTION, adopted_attempts, is_same
 __all__ = ["Adoption", "adopt"]
 
 _MODELS = metadata.tables["embedding_models"]
-_CHUNKS = metadata.tables["vector_store_chunks"]
-_EMBEDDINGS = metadata.tables["vector_store_embeddings"]
 
 
 @dataclass
@@ -119,10 +119,10 @@ class _Adopting:
 
     def _activates(self, connection: Connection, model: IndexedModel, notes: list[str]) -> bool:
         """Tell whether a model is to become the active one, and note why not where that may surprise."""
-        rows = {row.name: row for row in connection.execute(select(_MODELS)).all()}
-        active = next((name for name, row in rows.items() if row.state == "active"), None)
-        own = rows.get(model.name)
-        if own is not None and own.dimensions != model.dimensions and _has_vectors(connection, model.name):
+        known = {each.name: each for each in models.models(connection)}
+        active = next((each.name for each in known.values() if each.state == "active"), None)
+        own = known.get(model.name)
+        if own is not None and own.dimensions != model.dimensions and models.has_vectors(connection, model.name):
             raise AdoptionError(
                 f"The database has vectors of {model.name} with {own.dimensions} dimensions, and the folder's have "
                 f"{model.dimensions}: these are not the same model. Nothing was changed.",
@@ -135,8 +135,7 @@ class _Adopting:
             return False
         if active not in {None, model.name} and _would_end_search(connection, str(active), model.name):
             notes.append(
-                f"The active model stays {active}, because its vectors are what is searched and there is none of "
-                f"{model.name} in the database."
+                f"The active model stays {active}: it finds chunks that have no vector of {model.name} in the database."
             )
             return False
         return True
@@ -146,7 +145,8 @@ class _Adopting:
         records.settle(self._database, self._settings)
         lock = writing(self._database, lock_timeout=self._settings.lock_timeout)
         with translated(self._database), lock as connection:
-            # Somebody else may have changed it since it was looked at.
+            # Somebody else may have changed it since it was looked at; chunks stay as they are until the end.
+            freeze(connection, models.CHUNKS.name)
             revision = self._access.revision(connection, known)
             self._require_head(revision, known)
             adoption = self._planned(connection, found)
@@ -173,24 +173,20 @@ class _Adopting:
         return backup
 
 
-def _has_vectors(connection: Connection, model: str) -> bool:
-    return bool(connection.scalar(select(exists().where(_EMBEDDINGS.c.model == model))))
-
-
 def _would_end_search(connection: Connection, active: str, model: str) -> bool:
     """Tell whether a chunk is found by its vector of the active model, and has none of another model."""
     missing = _of_chunk(active) & ~_of_chunk(model)
-    return bool(connection.scalar(select(exists().where(missing).select_from(_CHUNKS))))
+    return bool(connection.scalar(select(exists().where(missing).select_from(models.CHUNKS))))
 
 
 def _of_chunk(model: str) -> ColumnElement[bool]:
-    has = (_EMBEDDINGS.c.model == model) & (_EMBEDDINGS.c.chunk_id == _CHUNKS.c.chunk_id)
-    return exists().where(has).correlate(_CHUNKS)
+    vectors, chunks = models.EMBEDDINGS, models.CHUNKS
+    return exists().where(vectors.c.model == model, vectors.c.chunk_id == chunks.c.chunk_id).correlate(chunks)
 
 
 def _activate(connection: Connection, model: IndexedModel) -> None:
     """Make a model the active one. The one that was is built again where no other is, because head asks for it."""
-    states = {row.state: row.name for row in connection.execute(select(_MODELS.c.state, _MODELS.c.name))}
+    states = {each.state: each.name for each in models.models(connection)}
     before, values = states.get("active"), {"dimensions": model.dimensions, "activated_at": int(time.time())}
     connection.execute(update(_MODELS).where(_MODELS.c.state == "active").values(state="retired"))
     is_known = _MODELS.c.name == model.name
@@ -198,6 +194,7 @@ def _activate(connection: Connection, model: IndexedModel) -> None:
         connection.execute(insert(_MODELS).values(name=model.name, state="active", **values))
     if before != model.name and "building" not in states:
         connection.execute(update(_MODELS).where(_MODELS.c.name == before).values(state="building"))
+    connection.execute(delete(CLAIMS).where(CLAIMS.c.model == model.name))
 
 
 def _record(adoption: Adoption, *, at: str, duration: float) -> history.Attempt:

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from vecmigrate.catalog import is_sqlite, quoted
 from vecmigrate.operations.v1.codec import RawText, Row, decoded_text
 
-__all__ = ["PAGE", "cells", "codec_of", "count", "driver_sql", "fetched", "insert", "insert_into", "row_of"]
+__all__ = ["PAGE", "cells", "codec_of", "count", "driver_sql", "fetched", "insert", "insert_into", "row_of", "run"]
 
 PAGE = 1000
 """Rows that are held in memory at once."""
@@ -46,10 +46,17 @@ def driver_sql(connection: sa.Connection, statement: str) -> str:
     return statement if is_sqlite(connection) else statement.replace("%", "%%").replace("?", "%s")
 
 
+def run(connection: sa.Connection, statement: str, values: Sequence[Any] = ()) -> sa.CursorResult[Any]:
+    """Run a statement, with ``?`` for its values if it has any."""
+    if values:
+        return connection.exec_driver_sql(driver_sql(connection, statement), tuple(values))
+    return connection.exec_driver_sql(statement if is_sqlite(connection) else statement.replace("%", "%%"))
+
+
 def fetched(connection: sa.Connection, query: str, values: Sequence[Any] = ()) -> Iterator[Sequence[Sequence[Any]]]:
     """Yield the result of a query in pages. The tables that are read must not change meanwhile."""
     statement, options = driver_sql(connection, query), {"stream_results": True, "max_row_buffer": PAGE}
-    with connection.exec_driver_sql(statement, tuple(values), execution_options=options) as result:
+    with connection.exec_driver_sql(statement, tuple(values) or None, execution_options=options) as result:
         yield from result.partitions(PAGE)
 
 

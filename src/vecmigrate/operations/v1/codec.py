@@ -3,7 +3,11 @@
 import base64
 import json
 import math
+from collections.abc import Callable
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 __all__ = [
     "RawText",
@@ -35,6 +39,21 @@ class RawText(bytes):
         return found
 
 
+def _duration(microseconds: str) -> timedelta:
+    return timedelta(microseconds=int(microseconds))
+
+
+_TYPES: dict[str, tuple[type, Callable[[Any], str], Callable[[str], Any]]] = {
+    "datetime": (datetime, datetime.isoformat, datetime.fromisoformat),
+    "date": (date, date.isoformat, date.fromisoformat),
+    "time": (time, time.isoformat, time.fromisoformat),
+    "microseconds": (timedelta, lambda value: str(value // timedelta(microseconds=1)), _duration),
+    "decimal": (Decimal, str, Decimal),
+    "uuid": (UUID, str, UUID),
+}
+"""What PostgreSQL has beside the storage classes of SQLite: how each is written as text, and read again."""
+
+
 def kind(value: Any) -> str:
     """Return the storage class of a value, in SQLite's words."""
     if value is None:
@@ -54,11 +73,20 @@ def encoded(value: Any) -> Any:
         return {"text": base64.b64encode(value).decode()} | encoding
     if isinstance(value, bytes):
         return {"blob": base64.b64encode(value).decode()}
-    if isinstance(value, str) and "\0" in value:
-        return {"text": base64.b64encode(value.encode()).decode()}
-    if isinstance(value, float) and not math.isfinite(value):
-        return {"real": str(value)}
-    return value
+    if isinstance(value, str):
+        return {"text": base64.b64encode(value.encode()).decode()} if "\0" in value else value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else {"real": str(value)}
+    return _encoded_type(value)
+
+
+def _encoded_type(value: Any) -> Any:
+    if isinstance(value, list):
+        return {"array": [encoded(each) for each in value]}
+    for name, (type_, written, _) in _TYPES.items():
+        if isinstance(value, type_):
+            return {name: written(value)}
+    raise TypeError(f"a value of the type {type(value).__name__} can't be kept exactly")
 
 
 def decoded(value: Any) -> Any:
@@ -68,7 +96,12 @@ def decoded(value: Any) -> Any:
         return float(value["real"])
     if "blob" in value:
         return base64.b64decode(value["blob"])
-    return decoded_text(base64.b64decode(value["text"]), value.get("encoding", "utf-8"))
+    if "text" in value:
+        return decoded_text(base64.b64decode(value["text"]), value.get("encoding", "utf-8"))
+    if "array" in value:
+        return [decoded(each) for each in value["array"]]
+    [(name, text)] = value.items()
+    return _TYPES[name][2](text)
 
 
 def decoded_text(data: bytes, codec: str) -> str | RawText:
@@ -91,7 +124,10 @@ def loaded(text: str) -> Row:
 
 def same(one: Any, other: Any) -> bool:
     """Compare by value and storage class: in Python 1 is 1.0."""
-    return type(one) is type(other) and bool(one == other)
+    if type(one) is not type(other):
+        return False
+    # A decimal keeps its zeros, which PostgreSQL shows.
+    return str(one) == str(other) if isinstance(one, Decimal) else bool(one == other)
 
 
 def same_row(one: Row, other: Row) -> bool:
@@ -99,5 +135,7 @@ def same_row(one: Row, other: Row) -> bool:
 
 
 def key_text(value: Any) -> str:
-    """Return a key as ``target_key`` of vecmigrate_preserved holds it: text as it is, others as JSON."""
+    """Return a key as ``target_key`` of vecmigrate_preserved holds it: text as it is, others (a tuple too) as JSON."""
+    if isinstance(value, tuple):
+        return key_text(value[0]) if len(value) == 1 else json.dumps([encoded(each) for each in value])
     return value if isinstance(value, str) else json.dumps(encoded(value))

@@ -11,7 +11,7 @@ from vecmigrate.operations.v1.cells import PAGE, driver_sql, insert
 from vecmigrate.operations.v1.codec import Row, dumped, key_text, loaded
 from vecmigrate.schema import PRESERVED
 
-__all__ = ["RESTORE", "WAIT", "WAIT_WHILE_TAKEN", "Entry", "KeptRow", "KeptRows", "Treatment"]
+__all__ = ["READ", "RESTORE", "WAIT", "WAIT_WHILE_TAKEN", "Entry", "KeptRow", "KeptRows", "Treatment"]
 
 Treatment = str
 RESTORE: Treatment = "restore"
@@ -36,6 +36,8 @@ class Entry(NamedTuple):
     preserved_at: str
     treatment: str
     memory: str | None
+    operation: str
+    source_rowid: int | None
 
 
 class KeptRow(NamedTuple):
@@ -50,6 +52,7 @@ class KeptRow(NamedTuple):
     reason: str
     treatment: str
     memory: str | None
+    source_rowid: int | None
 
     @property
     def row(self) -> Row:
@@ -65,21 +68,37 @@ class KeptRow(NamedTuple):
         return json.dumps(kept | {"reason": self.reason, "treatment": self.treatment})
 
 
-_READ = "p.id, p.source_table, p.row, p.landed, p.target_key, p.converted, p.reason, p.treatment, p.memory"
+READ = (
+    "p.id, p.source_table, p.row, p.landed, p.target_key, p.converted, p.reason, p.treatment, p.memory, p.source_rowid"
+)
 
 
 class KeptRows:
-    """The kept rows of one revision. ``direction`` is always the one of the run that kept them."""
+    """The kept rows of one revision, or of one operation in it. ``direction`` is that of the run that kept them."""
 
-    def __init__(self, connection: sa.Connection, *, revision: str) -> None:
+    def __init__(self, connection: sa.Connection, *, revision: str, operation: str = "") -> None:
         self.connection = connection
         self.revision = revision
-        self._now = datetime.now(UTC).isoformat(timespec="seconds")
+        self.operation = operation
+        self.now = datetime.now(UTC).isoformat(timespec="seconds")
 
-    def aside(self, direction: str, source: str, row: Row | str, reason: str, *, memory: str | None = None) -> Entry:
-        """Return the entry of a row that does not land."""
+    def aside(
+        self,
+        direction: str,
+        source: str,
+        row: Row | str,
+        reason: str,
+        *,
+        memory: str | None = None,
+        treatment: Treatment = RESTORE,
+        rowid: int | None = None,
+    ) -> Entry:
+        """Return the entry of a row that does not land; *rowid* is where it lay."""
         row = row if isinstance(row, str) else dumped(row)
-        return Entry(self.revision, direction, source, row, 0, None, None, reason, self._now, RESTORE, memory)
+        return Entry(
+            *(self.revision, direction, source, row, 0, None, None, reason),
+            *(self.now, treatment, memory, self.operation, rowid),
+        )
 
     def landed(
         self,
@@ -96,8 +115,10 @@ class KeptRows:
         """Return the entry of a row that landed as *converted* under *target_key*."""
         row = row if isinstance(row, str) else dumped(row)
         converted = converted if isinstance(converted, str) else dumped(converted)
-        key = key_text(target_key)
-        return Entry(self.revision, direction, source, row, 1, key, converted, reason, self._now, treatment, memory)
+        return Entry(
+            *(self.revision, direction, source, row, 1, key_text(target_key), converted, reason),
+            *(self.now, treatment, memory, self.operation, None),
+        )
 
     def remembered(self, memory: str, direction: str, *, target_key: Any) -> Entry:
         """Return the entry that ``KeptRow.as_memory`` told of, for a row that came back under *target_key*."""
@@ -130,7 +151,12 @@ class KeptRows:
     def matching(self, direction: str, source: str | None = None, *, landed: int) -> sa.ColumnElement[bool]:
         """Return the condition of the rows that a direction kept."""
         columns = PRESERVED.c
-        found = sa.and_(columns.revision == self.revision, columns.direction == direction, columns.landed == landed)
+        found = sa.and_(
+            columns.revision == self.revision,
+            columns.operation == self.operation,
+            columns.direction == direction,
+            columns.landed == landed,
+        )
         return found if source is None else sa.and_(found, columns.source_table == source)
 
     def count(self, direction: str, source: str | None = None, *, landed: int) -> int:
@@ -147,12 +173,12 @@ class KeptRows:
         meanwhile must be of the other direction.
         """
         query = (
-            f"SELECT {_READ} FROM {PRESERVED.name} p WHERE p.revision = ? AND p.direction = ? "
-            f"AND p.source_table = ? AND p.landed = ? AND p.id <= ? ORDER BY p.id DESC LIMIT {PAGE}"
+            f"SELECT {READ} FROM {PRESERVED.name} p WHERE p.revision = ? AND p.operation = ? "
+            f"AND p.direction = ? AND p.source_table = ? AND p.landed = ? AND p.id <= ? ORDER BY p.id DESC LIMIT {PAGE}"
         )
         statement, last = driver_sql(self.connection, query), self.newest_id()
         while True:
-            values = (self.revision, direction, source, landed, last)
+            values = (self.revision, self.operation, direction, source, landed, last)
             page = [KeptRow(*found) for found in self.connection.exec_driver_sql(statement, values).all()]
             if not page:
                 return
@@ -166,10 +192,10 @@ class KeptRows:
         for start in range(0, len(wanted), PAGE):
             chosen = wanted[start : start + PAGE]
             query = (
-                f"SELECT {_READ} FROM {PRESERVED.name} p WHERE p.revision = ? AND p.direction = ? AND p.landed = 1 "
-                f"AND p.target_key IN ({', '.join('?' * len(chosen))}) ORDER BY p.id DESC"
+                f"SELECT {READ} FROM {PRESERVED.name} p WHERE p.revision = ? AND p.direction = ? AND p.operation = ? "
+                f"AND p.landed = 1 AND p.target_key IN ({', '.join('?' * len(chosen))}) ORDER BY p.id DESC"
             )
             statement = driver_sql(self.connection, query)
-            for each in self.connection.exec_driver_sql(statement, (self.revision, direction, *chosen)):
+            for each in self.connection.exec_driver_sql(statement, (self.revision, direction, self.operation, *chosen)):
                 found.setdefault(each.target_key, []).append(KeptRow(*each))
         return found
