@@ -216,7 +216,7 @@ def test_a_rollback_to_before_vector_stores_keeps_what_stood_in_it(name: str, tm
     told = {json.loads(str(row))["vector_store_id"] for (row,) in kept} | {store for _, store in kinds_and_stores(path)}
     assert set() == there - told
     assert register(twin) == register(path)
-    with closing(ReleasedService(path, mark="two")) as service:
+    with closing(ReleasedService(path, mark="two", rollover=1)) as service:
         assert {("conversation", service.save_conversation())} == service.search()
 
 
