@@ -105,8 +105,10 @@ def _has_active(bind: sa.Connection) -> bool:
 
 
 def _newest_retired() -> sa.Select[tuple[str]]:
+    """Select the model that was active before this one: the other one that was activated last."""
     newest_first = sa.func.coalesce(models.c.activated_at, 0).desc()
-    return sa.select(models.c.name).where(models.c.state == "retired").order_by(newest_first, models.c.name).limit(1)
+    others = sa.and_(models.c.state == "retired", models.c.name != MODEL)
+    return sa.select(models.c.name).where(others).order_by(newest_first, models.c.name).limit(1)
 
 
 def _model(bind: sa.Connection) -> dict[str, object] | None:

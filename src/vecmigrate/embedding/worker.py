@@ -5,7 +5,7 @@ import time
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sqlalchemy import Connection
 
@@ -227,7 +227,7 @@ class Worker:
         if dimensions != self.anchor.model.dimensions:
             self._require_own_dimensions(models.has_vectors(connection, self._model))
             models.record_dimensions(connection, self._model, dimensions)
-            self._anchor = self.anchor.require_unchanged(connection, option=self._option)
+            self._anchor = replace(self.anchor, model=replace(self.anchor.model, dimensions=dimensions))
 
     def _vectors(self) -> list[bytes]:
         """Embed the batch in flight, outside any transaction. Raises EmbedderError."""

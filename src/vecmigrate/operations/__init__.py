@@ -10,9 +10,12 @@ import sqlalchemy as sa
 from alembic import op
 
 from vecmigrate.operations import directives
+from vecmigrate.operations.v1 import notes
+from vecmigrate.operations.v1.cells import count
 from vecmigrate.operations.v1.change import ChangeError, Function, Turned
+from vecmigrate.operations.v1.notes import note
 
-__all__ = ["ChangeError", "keep_rows", "rebuild_table", "restore_table", "return_rows"]
+__all__ = ["ChangeError", "keep_rows", "note", "rebuild_table", "restore_table", "return_rows", "stands_elsewhere"]
 
 
 def rebuild_table(
@@ -94,3 +97,12 @@ def keep_rows(table: str, *, revision: str, semantics: int = 1) -> None:
 def return_rows(table: str, *, revision: str, semantics: int = 1) -> None:
     """Put kept rows back after ``op.create_table``; a row that the table refuses stays kept. Writes."""
     op.invoke(directives.ReturnRowsOp(table, revision=revision, semantics=semantics))
+
+
+def stands_elsewhere(table: str) -> None:
+    """Tell, before a table is dropped, that its rows are not lost: the script has put them into another one.
+
+    Without it a run that drops rows which nothing kept asks for ``--yes``. Reads the number of rows.
+    """
+    if not op.get_context().as_sql:
+        notes.stands_elsewhere(table, count(op.get_bind(), table))

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import sqlalchemy as sa
@@ -59,21 +60,21 @@ class Way:
     def opposite(self) -> str:
         return "downgrade" if self.direction == "upgrade" else "upgrade"
 
-    @property
+    @cached_property
     def names(self) -> dict[str, str]:
         """The columns that stay under another name or type, with their new names."""
         return {old.name: new.name for old, new in self.turned}
 
-    @property
+    @cached_property
     def target_key(self) -> tuple[str, ...]:
         return tuple(self.names.get(column, column) for column in self.key)
 
-    @property
+    @cached_property
     def touched(self) -> tuple[str, ...]:
         """The columns of the source that the change is about."""
         return (*self.names, *(column.name for column in self.gone))
 
-    @property
+    @cached_property
     def target_touched(self) -> tuple[str, ...]:
         return (*self.names.values(), *(column.name for column in self.come))
 

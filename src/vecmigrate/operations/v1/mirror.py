@@ -43,12 +43,16 @@ def keeps_sql(affinity: str, column: str) -> str:
 
 
 class Mirror:
-    """A temporary table without rules, whose columns turn values into others as those of *table* do."""
+    """A temporary table without rules, whose columns turn values into others as those of *table* do.
 
-    def __init__(self, connection: sa.Connection, name: str, table: PresentTable) -> None:
+    Only the values of *columns* may be others than the table holds already.
+    """
+
+    def __init__(self, connection: sa.Connection, name: str, table: PresentTable, columns: Sequence[str]) -> None:
         self._connection = connection
         self._name = f"vecmigrate_as_{name}"
         self._affinities = {column.name: column.affinity for column in table.columns}
+        self._checked = [(column, table.column(column).affinity) for column in columns]
         self._is_needed = is_sqlite(connection)
         self._codec = codec_of(connection)
 
@@ -70,8 +74,7 @@ class Mirror:
         return [row if self._is_kept(row) else self._pass(row) for row in rows]
 
     def _is_kept(self, row: Row) -> bool:
-        affinities = self._affinities
-        return all(keeps(affinities[column], value) for column, value in row.items())
+        return all(keeps(affinity, row.get(column)) for column, affinity in self._checked)
 
     def _pass(self, row: Row) -> Row:
         insert(self._connection, self._name, tuple(row), [tuple(row.values())])

@@ -75,8 +75,8 @@ def _move(way: Way, kept: KeptRows, tables: Tables) -> None:
         records = stack.enter_context(returns(kept, way, source))
         maps = stack.enter_context(mappings(connection, way, tables.rows, source, target))
         mirrors = (
-            stack.enter_context(Mirror(connection, "source", source)),
-            stack.enter_context(Mirror(connection, "target", target)),
+            stack.enter_context(Mirror(connection, "source", source, way.touched)),
+            stack.enter_context(Mirror(connection, "target", target, way.target_touched)),
         )
         sets = Sets(way, kept, tables, maps=maps, records=records, gone_defaults=gone_defaults)
         sets.mark_odd()
