@@ -4,10 +4,8 @@ A backup is a data file and, beside it, a manifest of the same name.
 """
 
 import contextlib
-import hashlib
 import os
 import re
-import secrets
 import shutil
 import sqlite3
 import time
@@ -16,7 +14,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from vecmigrate import sqlite_files
+from vecmigrate import sqlite_files, trust
 from vecmigrate.causes import described
 from vecmigrate.comparison import same_content
 from vecmigrate.errors import BackupError, LockTimeoutError
@@ -34,6 +32,7 @@ from vecmigrate.manifests import (
     stem_of,
     write,
 )
+from vecmigrate.scratch_files import clean_temporary, scratch
 from vecmigrate.verification import check_size, check_sound, copy_verified, is_verified, revision_in, sha256, verify
 
 __all__ = [
@@ -179,7 +178,11 @@ def _named(draft: Backup, folder: str, moment: datetime) -> Backup:
 
 
 def _claim_name(temporary: str, backup: Backup) -> bool:
-    return not os.path.lexists(manifest_of(backup.path)) and sqlite_files.rename_to_new(temporary, backup.path)
+    if os.path.lexists(manifest_of(backup.path)) or not sqlite_files.rename_to_new(temporary, backup.path):
+        return False
+    # Else a loss of power could leave the manifest, and not the name of the data that it tells of.
+    sqlite_files.sync_folder(os.path.dirname(backup.path))
+    return True
 
 
 def _describe(backup: Backup, folder: str) -> None:
@@ -204,6 +207,7 @@ def prepare_folder(folder: str) -> None:
     """
     path = Path(folder)
     if path.is_dir() and not _is_half_made(path):
+        trust.warn(folder)
         return
     new = [each for each in (path, *path.parents) if not os.path.lexists(each)]
     try:
@@ -211,6 +215,8 @@ def prepare_folder(folder: str) -> None:
         if new:
             path.chmod(0o700)
         (path / ".gitignore").write_text("*\n", encoding="utf-8")
+        for each in new:
+            sqlite_files.sync_folder(str(each.parent))
     except BaseException as error:
         _unmake(path, new)
         if not isinstance(error, OSError):
@@ -233,52 +239,6 @@ def _unmake(path: Path, new: Sequence[Path]) -> None:
             (path / ".gitignore").unlink()
         for each in new:
             each.rmdir()
-
-
-@contextlib.contextmanager
-def scratch(folder: str, database_id: str, database: str) -> Iterator[str]:
-    """Give the path of a new empty 0600 file in *folder*, which goes at the end, with its sidecars."""
-    if not re.fullmatch(r"[A-Za-z0-9-]{1,64}", database_id):
-        # The identity was read from a database, which may hold anything.
-        database_id = hashlib.sha256(database_id.encode("utf-8", "surrogatepass")).hexdigest()[:32]
-    path = str(Path(folder).absolute() / f".{database_id}.{_place(database)}{secrets.token_hex(4)}.tmp")
-    try:
-        sqlite_files.new_file(path)
-        yield path
-    finally:
-        for suffix in ("", *sqlite_files.SIDECARS):
-            Path(path + suffix).unlink(missing_ok=True)
-
-
-def _place(database: str) -> str:
-    """Return what tells a database from its copies, which have the same identity."""
-    return hashlib.sha256(os.fsencode(os.path.realpath(database))).hexdigest()[:16]
-
-
-def clean_temporary(folder: str, database: str, *, but: str = "") -> None:
-    """Remove what killed runs of this database left in *folder*, but the file *but*, of the caller's own.
-
-    Call it while holding the migration lock. A restore that still waits for that makes its copy anew.
-    """
-    pattern = re.compile(rf"\.[A-Za-z0-9-]+\.{_place(database)}[0-9a-f]{{8}}\.tmp(-journal|-wal|-shm)?")
-    try:
-        present = file_names(folder)
-    except BackupError:
-        # Nothing was written there either, and whoever needs the folder says so.
-        return
-    names = present - {Path(but + suffix).name for suffix in ("", *sqlite_files.SIDECARS)}
-    data = {name for name in names if name.endswith(sqlite_files.SUFFIX)}
-    unlisted = [Path(folder, name) for name in data if manifest_of(name) not in names]
-    for name in filter(pattern.fullmatch, names):
-        with contextlib.suppress(OSError):
-            _remove_leftover(Path(folder, name), unlisted)
-
-
-def _remove_leftover(temporary: Path, unlisted: Sequence[Path]) -> None:
-    for data in unlisted:
-        if data.exists() and temporary.samefile(data):
-            data.unlink()
-    temporary.unlink()
 
 
 def newest_verified(folder: str, revision: str | None, *, database_id: str | None, database_path: str) -> Backup | None:

@@ -3,6 +3,7 @@
 import os
 import sqlite3
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -30,6 +31,7 @@ from vecmigrate.locks import (
     quiet,
     wait_to_read_sqlite,
 )
+from vecmigrate.new_database import built_beside
 from vecmigrate.shell import quoted
 
 __all__ = [
@@ -198,8 +200,9 @@ def writing(database: Database, *, lock_timeout: float) -> Iterator[Connection]:
     with ExitStack() as stack:
         database.is_absent()  # Asked first, because it may refuse.
         _require_writable(database)
+        place = stack.enter_context(_placed(database, lock_timeout))
         with translated(database):
-            connection = stack.enter_context(engine_of(database, timeout=lock_timeout, read_only=False).connect())
+            connection = stack.enter_context(engine_of(place, timeout=lock_timeout, read_only=False).connect())
             transaction = connection.begin()
         try:
             yield connection
@@ -211,6 +214,20 @@ def writing(database: Database, *, lock_timeout: float) -> Iterator[Connection]:
 
 
 @contextmanager
+def _placed(database: Database, lock_timeout: float) -> Iterator[Database]:
+    """Give the database to write to: a missing file is built beside its place, where it comes whole or not at all."""
+    if database.path is None or os.path.lexists(database.path):
+        yield database
+        return
+    with ExitStack() as building:
+        with translated(database):
+            place = building.enter_context(built_beside(database.path, time.monotonic() + lock_timeout))
+        yield replace(database, path=place)
+        with translated(database):
+            building.close()
+
+
+@contextmanager
 def translated(database: Database) -> Iterator[None]:
     """Turn errors of the driver into DatabaseUnusableError, LockTimeoutError or what a signal's handler raised."""
     try:
@@ -218,7 +235,7 @@ def translated(database: Database) -> Iterator[None]:
     except (DBAPIError, sqlite3.Error, OSError) as error:
         if is_interrupted(error):
             raise KeyboardInterrupt from told(error)
-        if is_busy(error):
+        if is_busy(error) or isinstance(error, BlockingIOError):
             raise lock_timed_out(str(database), None) from told(error)
         raise unusable(database, error) from told(error)
     except UnicodeDecodeError as error:  # names in the schema
@@ -273,6 +290,7 @@ def _connect_sqlite(database: Database, *, read_only: bool) -> sqlite3.Connectio
     connection.execute("PRAGMA foreign_keys = OFF")
     if read_only:
         connection.execute("PRAGMA query_only = ON")
+        connection.execute("PRAGMA trusted_schema = OFF")
     else:
         connection.execute("PRAGMA legacy_alter_table = ON")
         connection.execute("PRAGMA secure_delete = FAST")

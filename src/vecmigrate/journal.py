@@ -69,6 +69,11 @@ class Journal:
         self._steps = steps
         self.begin_step()
 
+    def begin_anew(self) -> None:
+        """Forget what was done: it came to nothing, and is done again."""
+        self.attempts, self._done = [], 0
+        self.report.take_back()
+
     def begin_step(self) -> None:
         self._began_at, self._began = history.now(), time.monotonic()
 
