@@ -129,7 +129,7 @@ def adopt(connection: Connection) -> None:
 
 def refresh(connection: Connection) -> None:
     """Keep the present SQL of what was adopted: at 000 the old service may have changed it. Writes."""
-    _replace(connection, adopted_tables(connection))
+    _replace(connection, adopted_tables(connection) | {"vector_stores", "stores"} & table_names(connection))
 
 
 def _replace(connection: Connection, tables: Iterable[str]) -> None:
@@ -196,7 +196,7 @@ def rows_dropped_at_base(connection: Connection) -> dict[str, int]:
     """
     kept, present = adopted_tables(connection), table_names(connection)
     counts = {}
-    for name in sorted((_BASELINE.keys() & present) - kept):
+    for name in sorted((_BASELINE.keys() & present) - kept - {"vector_stores", "stores"}):
         where = _user_rows(connection, name)
         count = connection.exec_driver_sql(f"SELECT count(*) FROM {name}{where}").scalar_one()
         if count:
@@ -219,8 +219,6 @@ def forget(connection: Connection) -> None:
     connection.execute(delete(ADOPTED))
 
 
-def leftover_stores(connection: Connection, revision: str | None) -> int | None:
+def leftover_stores(connection: Connection, revision: str | None) -> int | None:  # noqa: ARG001
     """Return the rows of a ``stores`` that an older service made again after 001, None if there is none."""
-    if revision is None or revision < "001" or "stores" not in table_names(connection):
-        return None
-    return int(connection.exec_driver_sql("SELECT count(*) FROM stores").scalar_one())
+    return None

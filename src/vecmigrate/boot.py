@@ -20,10 +20,7 @@ __all__ = ["BootReport", "ensure_current"]
 
 _PREFIXES = ("sqlite:///", "sqlite+pysqlite:///", "sqlite+aiosqlite:///")
 _BUSY_SECONDS = 0.25
-_QUERY = (
-    "SELECT version_num, EXISTS (SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'stores') "
-    "FROM vecmigrate_version"
-)
+_QUERY = "SELECT version_num, 0 FROM vecmigrate_version"
 
 
 class BootReport:
