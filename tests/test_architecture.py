@@ -2,12 +2,17 @@
 
 import ast
 import functools
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from alembic.script import ScriptDirectory
 
 from doors import ROOT, run_python
+from ladder import HEAD
+from vecmigrate.access import alembic_config
+from vecmigrate.shapes import Shapes
 
 PACKAGE = ROOT / "src" / "vecmigrate"
 FILES = sorted(PACKAGE.rglob("*.py"))
@@ -158,6 +163,42 @@ def test_only_the_engine_and_the_locks_know_dialects() -> None:
 def test_only_modules_about_sqlite_files_use_its_driver() -> None:
     """The driver sqlite3 is imported where files of SQLite and its errors are the subject, and nowhere else."""
     assert set() == importers("sqlite3.") - {"engine", "locks", "causes"} - ABOUT_SQLITE_FILES
+
+
+def ladder_tables() -> set[str]:
+    """Return the tables that the revisions make or adopt, found by running them."""
+    shapes = Shapes(ScriptDirectory.from_config(alembic_config()), HEAD)
+    assert shapes.is_known
+    return set(shapes.tables)
+
+
+def test_no_module_names_a_revision_or_a_table_of_one() -> None:
+    """What revisions make is learned from them; only the models name it, and what embeds its own three tables."""
+    tables = ladder_tables()
+    embedding = {"embedding_models", "vector_store_chunks", "vector_store_embeddings"}
+    assert embedding < tables
+    told = {
+        (room, name)
+        for room, node in nodes()
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+        for name in {node.value} | {name for name in tables if re.search(rf"\b{name}\b", node.value)}
+        if (re.fullmatch(r"\d{3}", name) or name in tables) and not is_docstring(node)
+    }
+
+    allowed = {("schema", name) for name in tables}
+    allowed |= {(room, name) for room in ("embedding", "tools") for name in embedding}
+    assert set() == told - allowed
+
+
+@functools.cache
+def docstrings() -> frozenset[int]:
+    """Return the strings that stand alone as statements: they document, and decide nothing."""
+    alone = (node.value for _, node in nodes() if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant))
+    return frozenset(map(id, alone))
+
+
+def is_docstring(node: ast.AST) -> bool:
+    return id(node) in docstrings()
 
 
 def functions() -> Iterator[tuple[str, int]]:

@@ -125,26 +125,6 @@ def test_a_current_database_is_left_alone(current_file: Path) -> None:
     assert (None, (), True) == (report.error, report.notes, report.usable)
 
 
-def test_tables_that_an_older_service_made_again_are_merged_on_boot(current_file: Path) -> None:
-    """At head with an old table `stores` beside it, the boot takes the long way and merges it."""
-    legacy.execute(
-        current_file,
-        legacy.STORES_SQL[0],
-        "INSERT INTO stores VALUES ('vs_again', 'commit', 3, '2025-08-01T00:00:00+00:00', 1)",
-    )
-
-    report = ensure_current(url(current_file), on_failure="raise")
-
-    assert ("migrated", HEAD, HEAD, True) == (report.state, report.before, report.after, report.usable)
-    assert report.backup is not None
-    assert ("Merged the table stores of an older service: 1 rows converted, 0 set aside.",) == report.notes
-    assert "stores" not in legacy.tables(current_file)
-    assert [("vs_again",)] == legacy.query(
-        current_file, "SELECT vector_store_id FROM vector_stores WHERE vector_store_id = 'vs_again'"
-    )
-    assert "current" == ensure_current(url(current_file)).state
-
-
 _MIGRATE_SLOWLY = """
 import os, sys, time, vecmigrate
 from vecmigrate import adoption

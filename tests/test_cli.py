@@ -547,7 +547,7 @@ def test_a_copy_does_not_give_or_take_backups(migrated: ON_FILE, released_file: 
 
     assert 0 == run_cli("--db-path", copy, "backup", "prune", "--keep", "1").code
     assert of_file.exists()
-    restored = migrated("rollback", "--to-version", "2", "--from-backup", "--json").document
+    restored = migrated("rollback", "--to-version", "head", "--from-backup", "--json").document
     assert of_file.name == restored["restored"]
     assert of_copy in {each["name"] for each in migrated("backup", "list", "--json").document["backups"]}
     assert 0 == migrated("restore", of_copy).code
@@ -559,7 +559,7 @@ def test_a_moved_database_keeps_its_backups(migrated: ON_FILE, released_file: Pa
     name = migrated("backup", "create", "--json").document["backup"]["name"]
     moved = released_file.rename(released_file.with_name("moved.sqlite3"))
 
-    restored = run_cli("--db-path", moved, "rollback", "--to-version", "2", "--from-backup", "--json")
+    restored = run_cli("--db-path", moved, "rollback", "--to-version", "head", "--from-backup", "--json")
     assert name == restored.document["restored"]
 
 
@@ -678,9 +678,9 @@ def test_exit_5_for_a_revision_that_fails(scripts: Scripts, vecmigrate: ON_FILE,
     assert "Traceback" not in result.err
     assert before == legacy.digest(released_file)
     listed = vecmigrate("list", "--json").document["revisions"]
-    assert ["pending", "pending", "pending", "failed"] == [each["status"] for each in listed]
+    assert [*["pending"] * len(REVISIONS), "failed"] == [each["status"] for each in listed]
     attempts = vecmigrate("history", "--json").document["attempts"]
-    assert ["skipped", "skipped", "skipped", "failed"] == [each["status"] for each in attempts]
+    assert [*["skipped"] * len(REVISIONS), "failed"] == [each["status"] for each in attempts]
 
 
 def test_verbose_shows_the_traceback(scripts: Scripts, released_file: Path) -> None:

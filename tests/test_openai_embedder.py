@@ -2,14 +2,19 @@
 
 import json
 import logging
+import sqlite3
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+import vecmigrate
+from doors import Result, run_cli, url
 from vecmigrate.causes import told
 from vecmigrate.embedding import embedders, openai_embedder
 from vecmigrate.errors import EmbedderError
@@ -297,3 +302,52 @@ def test_a_model_must_be_named(spec: str) -> None:
         embedders.load(spec, model="some/model")
 
     assert "name it, for example --embedder openai:text-embedding-3-small" == raised.value.next_step
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Path:
+    """Return a database with three chunks and no vector."""
+    path = tmp_path / "service.sqlite3"
+    vecmigrate.upgrade(url(path))
+    with sqlite3.connect(path) as connection:
+        rows = [(f"c{number}", "a.py", f"text {number}") for number in range(3)]
+        connection.executemany("INSERT INTO vector_store_chunks (chunk_id, file_path, content) VALUES (?, ?, ?)", rows)
+    connection.close()
+    return path
+
+
+def reembed(database: Path) -> Result:
+    return run_cli("-vv", "--db-path", database, "reembed", "--embedder", "openai:small", "--json")
+
+
+def wide(text: str) -> list[float]:
+    """Return a vector as wide as the model's."""
+    return [*vector(text), *[0.0] * 765]
+
+
+def test_chunks_get_the_vectors_of_a_server(server: Server, database: Path) -> None:
+    """Through the command line, to the bytes of each vector."""
+    server.answer = lambda texts: (
+        200,
+        {},
+        {"data": [{"index": index, "embedding": wide(text)} for index, text in enumerate(texts)]},
+    )
+    done = reembed(database)
+    assert (0, 3) == (done.code, done.document.get("embedded")), done.out
+    with sqlite3.connect(database) as connection:
+        found = dict(connection.execute("SELECT chunk_id, vector FROM vector_store_embeddings").fetchall())
+    connection.close()
+
+    assert {f"c{number}": struct.pack("<768f", *wide(f"text {number}")) for number in range(3)} == found
+
+
+def test_the_command_line_shows_no_key(server: Server, database: Path) -> None:
+    """With a traceback and the log of all libraries; nor does a file beside the database hold it."""
+    server.answer = lambda _texts: refusal(401)
+    done = reembed(database)
+    written = b"".join(path.read_bytes() for path in database.parent.rglob("*") if path.is_file())
+
+    assert 1 == done.code
+    assert "it does not take the key" in done.document["error"]["message"]
+    assert KEY not in done.out + done.err
+    assert KEY.encode() not in written

@@ -1,69 +1,39 @@
 """What was in the database before us: known shapes are adopted, anything else stops the run."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
+from alembic.script import Script
 from sqlalchemy import Connection, delete, insert, inspect, select
 
-from vecmigrate.catalog import Object, column_names, objects, table_names
+from vecmigrate.catalog import Object, column_names, objects
 from vecmigrate.errors import NotOursError
-from vecmigrate.schema import ADOPTED, VERSION_TABLE, metadata, tool_metadata
+from vecmigrate.schema import ADOPTED, VERSION_TABLE, tool_metadata
+from vecmigrate.shapes import Shapes, adopts, adopts_views
 
-__all__ = [
-    "adopt",
-    "adopted_tables",
-    "forget",
-    "leftover_stores",
-    "missing_tables",
-    "put",
-    "refresh",
-    "require_known_shapes",
-    "require_own_tables",
-    "rows",
-    "rows_dropped_at_base",
-]
+__all__ = ["adopt", "adopted_tables", "forget", "put", "require_known_shapes", "require_own_tables", "rows"]
 
-_LEGACY = frozenset(
-    "session_id vector_store_id provider expires_at protected created_at updated_at".split()  # noqa: SIM905
-)
-_STORES = frozenset("store_id store_type doc_count created_at is_active".split())  # noqa: SIM905
-_VIEW = "active_stores"
-_OUR_MODELS = "'sentence-transformers/all-MiniLM-L6-v2', 'Salesforce/SFR-Embedding-Code-400M_R'"
-
-
-def _columns(table: str) -> frozenset[str]:
-    known = metadata if table in metadata.tables else tool_metadata
-    return frozenset(known.tables[table].columns.keys())
-
-
-_BASELINE = {
-    "vector_stores": (_LEGACY, _columns("vector_stores")),
-    "stores": (_STORES,),
-    "vector_store_chunks": (_columns("vector_store_chunks"),),
-    "embedding_models": (_columns("embedding_models"),),
-    "vector_store_embeddings": (_columns("vector_store_embeddings"),),
+_TOOL = {name: (frozenset(table.columns.keys()),) for name, table in tool_metadata.tables.items()} | {
+    VERSION_TABLE: (frozenset({"version_num"}),)
 }
-"""The shapes of each table before revision 001, told by their columns."""
-
-_TOOL = {name: (_columns(name),) for name in tool_metadata.tables} | {VERSION_TABLE: (frozenset({"version_num"}),)}
-_MADE_INDEXES = frozenset({"idx_vector_stores_updated", "idx_vector_stores_expires", "idx_active_store"}) | {
-    str(index.name) for index in metadata.tables["embedding_models"].indexes
-}
-"""The indexes of the tables that revision 000 makes."""
-_LEGACY_INDEXES = frozenset({"idx_vector_stores_expires", "idx_active_store", "idx_vs_session_id", "idx_vs_name"})
 
 
-def require_known_shapes(connection: Connection, revision: str | None) -> None:
-    """Stop where an object has a name of ours and is something else. Read-only.
+def require_known_shapes(
+    connection: Connection, shapes: Shapes, revision: str | None, pending: Iterable[Script]
+) -> None:
+    """Stop where something has a name that pending scripts need and is something else. Read-only.
 
-    Raises NotOursError that names every such object and how it differs.
+    What the scripts up to ``revision``, that of the database, made is ours whatever it looks like. What one above it
+    adopts must have a shape that it names, and what a ``pending`` one makes must not be there. Raises NotOursError
+    that names every such object and how it differs.
     """
-    present = objects(connection)
-    shapes: dict[str, tuple[frozenset[str], ...]] = dict(_TOOL)
-    if revision in {None, "000"}:
-        shapes |= _BASELINE
-    else:
-        shapes |= {name: (_columns(name),) for name in metadata.tables} | {"stores": (_STORES,)}
-    _refuse(_differences(connection, present, shapes) + _foreign_indexes(present, shapes))
+    made = shapes.at(revision).tables
+    found = [each for each in objects(connection) if each.name.lower() not in made]
+    wanted: dict[str, tuple[frozenset[str], ...]] = {}
+    for script in pending:
+        wanted |= dict.fromkeys(shapes.at(script.revision).tables, ())
+    for script in shapes.scripts(above=revision):
+        wanted |= adopts(script)
+    _refuse(_differences(connection, found, wanted) + _foreign_indexes(found, shapes))
 
 
 def require_own_tables(connection: Connection) -> None:
@@ -89,7 +59,7 @@ def _refuse(faults: Sequence[str]) -> None:
         raise NotOursError(
             f"The database has objects with names of vecmigrate that are not vecmigrate's:\n{listed}\n"
             "Nothing was changed.",
-            next_step="rename these objects, or keep the vector stores in a database of their own",
+            next_step="rename these objects, or keep the tables of vecmigrate in a database of their own",
         )
 
 
@@ -100,6 +70,8 @@ def _difference(connection: Connection, found: Object, shapes: tuple[frozenset[s
         return f"{found.name} is a {found.type if found.type != 'table' else 'virtual table'}, not a table"
     if found.is_without_rowid:
         return f"{found.name} is a table WITHOUT ROWID, which no released version made"
+    if not shapes:
+        return f"{found.name} is there already, and no released service made such a table"
     columns = column_names(connection, found.name)
     if columns in shapes:
         return None
@@ -112,51 +84,45 @@ def _difference(connection: Connection, found: Object, shapes: tuple[frozenset[s
     return f"{found.name} {' and '.join(parts)}"
 
 
-def _foreign_indexes(present: Iterable[Object], shapes: Iterable[str]) -> list[str]:
+def _foreign_indexes(present: Iterable[Object], shapes: Shapes) -> list[str]:
     """Return the faults of indexes that have a name we need, on tables that are not ours."""
-    names = {str(index.name) for table in metadata.tables.values() for index in table.indexes} | _LEGACY_INDEXES
+    needed = shapes.every.indexes
     return [
         f"the index {found.name} is on {found.table}"
         for found in present
-        if found.type == "index" and found.name.lower() in names and found.table.lower() not in shapes
+        if found.type == "index" and found.name.lower() in needed and found.table.lower() not in shapes.tables
     ]
 
 
-def adopt(connection: Connection) -> None:
-    """Keep the SQL of every object of ours that is there before the first revision. Writes."""
-    _replace(connection, table_names(connection))
+def adopt(connection: Connection, shapes: Shapes, script: Script, below: str | None) -> None:
+    """Keep the SQL of what a script finds there that it adopts, just before it runs. Writes.
 
-
-def refresh(connection: Connection) -> None:
-    """Keep the present SQL of what was adopted: at 000 the old service may have changed it. Writes."""
-    _replace(connection, adopted_tables(connection) | {"vector_stores", "stores"} & table_names(connection))
-
-
-def _replace(connection: Connection, tables: Iterable[str]) -> None:
-    wanted = _BASELINE.keys() & set(tables)
+    Of a table that the scripts ``below`` made nothing is kept.
+    """
+    tables = adopts(script).keys() - shapes.at(below).tables.keys()
+    views = set(adopts_views(script))
+    if not tables | views:
+        return
     kept = [
-        {"type": found.type, "name": found.name, "table_name": found.table, "sql": found.sql}
-        for found in objects(connection)
-        if (found.type == "table" and found.table.lower() in wanted)
-        or (found.type == "index" and _is_found_index(found, wanted))
-        or (found.type == "view" and found.name.lower() == _VIEW)
+        each for each in rows(connection) if not _is_of(each["type"], each["name"], each["table_name"], tables, views)
     ]
+    for each in objects(connection):
+        # The index of a constraint has no SQL of its own.
+        is_made = each.sql or each.type != "index"
+        if is_made and _is_of(each.type, each.name, each.table, tables, views):
+            kept.append({"type": each.type, "name": each.name, "table_name": each.table, "sql": each.sql})
     put(connection, kept)
 
 
-def _is_found_index(index: Object, adopted: set[str]) -> bool:
-    """Tell whether an index is somebody's own: on a table that we made, the service may have put one since."""
-    table = index.table.lower()
-    if table in adopted:
-        return bool(index.sql)
-    return index.sql != "" and table in _BASELINE and index.name.lower() not in _MADE_INDEXES
+def _is_of(kind: str, name: str, table: str, tables: Collection[str], views: Collection[str]) -> bool:
+    if kind in {"table", "index"}:
+        return table.lower() in tables
+    return kind == "view" and name.lower() in views
 
 
 def adopted_tables(connection: Connection) -> set[str]:
     """Return the tables that were there before us, by our names for them. Read-only."""
-    if not inspect(connection).has_table(ADOPTED.name):
-        return set()
-    return {name.lower() for name in connection.scalars(select(ADOPTED.c.name).where(ADOPTED.c.type == "table"))}
+    return {each["name"].lower() for each in rows(connection) if each["type"] == "table"}
 
 
 def rows(connection: Connection) -> list[dict[str, str]]:
@@ -173,52 +139,6 @@ def put(connection: Connection, kept: list[dict[str, str]]) -> None:
         connection.execute(insert(ADOPTED), kept)
 
 
-def missing_tables(connection: Connection, wanted: Connection) -> list[str]:
-    """Return what tables of another database are missing here or have other columns. Read-only."""
-    present = table_names(connection)
-    return [
-        name
-        for name in sorted(table_names(wanted))
-        if name in _BASELINE and (name not in present or column_names(connection, name) not in _shapes(wanted, name))
-    ]
-
-
-def _shapes(wanted: Connection, name: str) -> tuple[frozenset[str], ...]:
-    made = column_names(wanted, name)
-    # At the baseline a table may have any of its legacy shapes.
-    return _BASELINE[name] if "stores" in table_names(wanted) else (made,)
-
-
-def rows_dropped_at_base(connection: Connection) -> dict[str, int]:
-    """Return the tables that base would drop although they hold rows, with their counts. Read-only.
-
-    Exact at revision 000; above it a run asks again when it gets there.
-    """
-    kept, present = adopted_tables(connection), table_names(connection)
-    counts = {}
-    for name in sorted((_BASELINE.keys() & present) - kept - {"vector_stores", "stores"}):
-        where = _user_rows(connection, name)
-        count = connection.exec_driver_sql(f"SELECT count(*) FROM {name}{where}").scalar_one()
-        if count:
-            counts[name] = int(count)
-    return counts
-
-
-def _user_rows(connection: Connection, table: str) -> str:
-    """Return the condition that leaves out rows which are not the user's, or go elsewhere on the way down."""
-    if table == "embedding_models":
-        return f" WHERE name NOT IN ({_OUR_MODELS})"
-    if table == "vector_stores" and "name" in column_names(connection, table):
-        # Named stores go back to the table stores, or are set aside.
-        return " WHERE session_id IS NOT NULL"
-    return ""
-
-
 def forget(connection: Connection) -> None:
     """Give up what was adopted, at base. Writes."""
     connection.execute(delete(ADOPTED))
-
-
-def leftover_stores(connection: Connection, revision: str | None) -> int | None:  # noqa: ARG001
-    """Return the rows of a ``stores`` that an older service made again after 001, None if there is none."""
-    return None

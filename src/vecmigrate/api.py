@@ -50,11 +50,13 @@ def upgrade(
     *,
     version: str | None = None,
     force: bool = False,
+    allow_data_loss: bool = False,
     backup: str | None = None,
     lock_timeout: float | None = None,
 ) -> Report:
     """Upgrade a database, behind the safety net. Raises VecmigrateError."""
-    return _migrator(url, backup=backup, lock_timeout=lock_timeout).upgrade(target, version=version, force=force)
+    chosen = _migrator(url, backup=backup, lock_timeout=lock_timeout)
+    return chosen.upgrade(target, version=version, force=force, allow_data_loss=allow_data_loss)
 
 
 @quoting_no_values()

@@ -20,7 +20,7 @@ __all__ = ["BootReport", "ensure_current"]
 
 _PREFIXES = ("sqlite:///", "sqlite+pysqlite:///", "sqlite+aiosqlite:///")
 _BUSY_SECONDS = 0.25
-_QUERY = "SELECT version_num, 0 FROM vecmigrate_version"
+_QUERY = "SELECT version_num FROM vecmigrate_version"
 
 
 class BootReport:
@@ -29,7 +29,7 @@ class BootReport:
     ``state`` is one of:
 
     - ``current``: at head already, nothing was done
-    - ``migrated``: upgraded now, or the table of an older service merged
+    - ``migrated``: upgraded now
     - ``waited``: another process upgraded it meanwhile
     - ``ahead_compatible``: written by a newer app version, which this one may use
     - ``ahead_incompatible``: written by a newer app version, which this one must not use
@@ -112,7 +112,7 @@ def ensure_current(
 
 
 def _revision_if_current(url: object, lock_timeout: float) -> "str | None":
-    """Return the head if an SQLite file is known to be there with nothing left to do, else None. Read-only."""
+    """Return the head if an SQLite file is known to be there, else None. Read-only."""
     path = _plain_path(url)
     if path is None:
         return None
@@ -129,7 +129,7 @@ def _revision_if_current(url: object, lock_timeout: float) -> "str | None":
             connection.close()
     except (sqlite3.Error, OSError, TypeError, ValueError):
         return None  # The long way finds out why, and says it well.
-    return head if rows == [(head, 0)] else None
+    return head if rows == [(head,)] else None
 
 
 def _plain_path(url: object) -> "str | None":

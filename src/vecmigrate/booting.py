@@ -70,7 +70,7 @@ def _succeeded(report: Report, duration: float) -> BootReport:
         state = "ahead_compatible"
         for note in report.notes:
             log.warning("%s", note)
-    elif report.applied or report.merged:
+    elif report.applied:
         state = "migrated"
     else:
         state = "waited" if report.waited else "current"

@@ -1,6 +1,6 @@
 """What of the service hangs on tables of ours, and whether it outlives a change."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
@@ -9,62 +9,64 @@ from vecmigrate import unknown_sql
 from vecmigrate.catalog import Object, is_sqlite, objects, quoted, schema_copy
 from vecmigrate.effects import Effects, watched
 from vecmigrate.errors import NotOursError
-from vecmigrate.schema import OURS, OWN_PREFIX
+from vecmigrate.schema import OWN_PREFIX
+from vecmigrate.shapes import Shapes
 
 __all__ = ["Survey", "rehearse"]
-
-_OUR_VIEW = "active_stores"
-_OUR_TABLES = OURS | {"stores"}
-"""What foreign keys are watched: also the legacy table that revision 001 drops."""
-_OWN_PREFIX = "vecmigrate_"
-"""How tables begin that revisions make for themselves."""
-_REPLACED = frozenset({"vector_stores", "stores"})
-"""What is built anew in another shape, with its own foreign keys."""
 
 
 class Survey:
     """What does not work in a schema: taken before and after a change, the difference is what it broke.
 
-    Leaves nothing changed: statements are compiled (EXPLAIN), not run. Empty on PostgreSQL.
+    What belongs to the ladder by its ``shapes`` is left out, for the scripts to make and drop. Leaves nothing
+    changed: statements are compiled (EXPLAIN), not run. Empty on PostgreSQL.
     """
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, shapes: Shapes) -> None:
         self.present: frozenset[str] = frozenset()
         self.broken: frozenset[str] = frozenset()
         self.keys: dict[str, tuple[object, ...]] = {}
+        self.children: dict[str, str] = {}
+        self.replaceable: dict[str, str] = {}
         self.violations: frozenset[tuple[object, ...]] = frozenset()
         if not is_sqlite(connection):
             return
         found = objects(connection)
-        dependents = [each for each in found if each.type in {"view", "trigger"} and each.name.lower() != _OUR_VIEW]
-        self.present = frozenset(_named(each) for each in dependents if not _is_own(each))
+        dependents = [each for each in found if each.type in {"view", "trigger"} and not _is_own(each, shapes)]
+        self.present = frozenset(_named(each) for each in dependents)
         self.broken = frozenset(_broken(connection, found, dependents))
-        children = [each for each in found if each.type == "table" and each.name.lower() not in _REPLACED]
-        for child in children:
-            self._add_keys(connection, child.name)
+        tables = [each for each in found if each.type == "table"]
+        self.replaceable = {each.name: each.sql for each in tables if each.name.lower() in shapes.tables}
+        for child in tables:
+            self._add_keys(connection, child.name, shapes.tables)
 
-    def _add_keys(self, connection: Connection, child: str) -> None:
-        parents = {name.lower(): name for name in _OUR_TABLES}
+    def _add_keys(self, connection: Connection, child: str, parents: Collection[str]) -> None:
         keys = connection.exec_driver_sql(f"PRAGMA foreign_key_list({quoted(child)})").mappings().all()
         ours = [row for row in keys if row["table"].lower() in parents]
         for row in ours:
             columns = _parent_columns(connection, row["table"], row["to"], row["seq"])
-            self.keys[f"the foreign key of {child}.{row['from']} onto {row['table']}"] = columns
+            self.keys[name := f"the foreign key of {child}.{row['from']} onto {row['table']}"] = columns
+            self.children[name] = child
         if ours:
             try:
                 rows = connection.exec_driver_sql(f"PRAGMA foreign_key_check({quoted(child)})").all()
             except DBAPIError:  # "foreign key mismatch": the parent has no such unique key
-                self.keys[f"the foreign key of {child} onto {ours[0]['table']}"] = ()
+                self.keys[name := f"the foreign key of {child} onto {ours[0]['table']}"] = ()
+                self.children[name] = child
             else:
                 self.violations = self.violations | {tuple(row) for row in rows}
 
     def require_unbroken_by(self, after: "Survey", *, others: Iterable[str] = ()) -> None:
         """Raise NotOursError that names what a change would break or lose, and what was found of ``others``."""
         faults = sorted(others) + sorted(self.present - after.present) + sorted(after.broken - self.broken)
-        faults += [name for name, columns in sorted(self.keys.items()) if after.keys.get(name) != columns]
+        # A table of the ladder that was made anew has the foreign keys that its script gave it.
+        anew = {name for name, sql in self.replaceable.items() if after.replaceable.get(name) != sql}
+        kept = {name: columns for name, columns in self.keys.items() if self.children[name] not in anew}
+        faults += [name for name, columns in sorted(kept.items()) if after.keys.get(name) != columns]
         faults += sorted(
             f"the row {row[1]} of {row[0]}, whose parent in {row[2]} would be set aside"
             for row in after.violations - self.violations
+            if row[0] not in anew
         )
         _refuse(faults)
 
@@ -79,13 +81,14 @@ def _refuse(faults: Sequence[str]) -> None:
         )
 
 
+def _is_own(each: Object, shapes: Shapes) -> bool:
+    """Tell whether the scripts make and drop it; the prefix is reserved for what they make."""
+    name = each.name.lower()
+    return name.startswith(OWN_PREFIX) or name in shapes.hanging
+
+
 def _named(each: Object) -> str:
     return f"the {each.type} {each.name}" + (f" on {each.table}" if each.type in {"index", "trigger"} else "")
-
-
-def _is_own(each: Object) -> bool:
-    """Tell whether a trigger is one of the revisions: these make and drop them, and the prefix is reserved."""
-    return each.name.lower().startswith(OWN_PREFIX)
 
 
 def _parent_columns(connection: Connection, parent: str, column: str | None, seq: int) -> tuple[object, ...]:
@@ -140,24 +143,24 @@ def _compiles(connection: Connection, statement: str) -> bool:
     return True
 
 
-def rehearse(connection: Connection, change: Callable[[Connection], None]) -> None:
+def rehearse(connection: Connection, shapes: Shapes, change: Callable[[Connection], None]) -> None:
     """Run a change on a copy of the schema, without rows, and stop if it would break a dependent.
 
     Read-only on the database itself. Raises NotOursError. A change that does not run on empty tables, whatever of the
     service is left out, proves nothing here; the survey after the real change decides then, before the commit.
     """
-    unknown_sql.require_apart(connection)
+    unknown_sql.require_apart(connection, shapes.tables)
     lacking: dict[Object, str] = {}
     with schema_copy(connection, lacking=lacking) as copy:
         if copy is None:
             return
-        before, found = Survey(copy), objects(copy)
+        before, found = Survey(copy, shapes), objects(copy)
         effects = _effects_of(change, copy)
         if effects is not None:
-            faults = [*_lacking(lacking, effects), *_set_off(found, effects)]
-            before.require_unbroken_by(Survey(copy), others=faults)
+            faults = [*_lacking(lacking, effects), *_set_off(found, effects, shapes)]
+            before.require_unbroken_by(Survey(copy, shapes), others=faults)
             return
-    _refuse([_named(each) for each in _obstacles(connection, change)])
+    _refuse([_named(each) for each in _obstacles(connection, shapes, change)])
 
 
 def _effects_of(change: Callable[[Connection], None], copy: Connection) -> Effects | None:
@@ -177,28 +180,27 @@ def _lacking(lacking: Mapping[Object, str], effects: Effects) -> Iterable[str]:
             yield f"{_named(each)}, which needs the {missing} of the service"
 
 
-def _set_off(found: Iterable[Object], effects: Effects) -> Iterable[str]:
+def _set_off(found: Iterable[Object], effects: Effects, shapes: Shapes) -> Iterable[str]:
     """Yield the triggers that a change would set off, and that write to what is not ours."""
     tables = {each.name: each.table for each in found if each.type == "trigger"}
     for name, written in effects.of_triggers.items():
-        others = sorted(
-            table for table in written if table.lower() not in _OUR_TABLES and not table.startswith(_OWN_PREFIX)
-        )
+        ours = {table for table in written if table.startswith(OWN_PREFIX) or table.lower() in shapes.tables}
+        others = sorted(written - ours)
         if others:
             on = f" on {tables[name]}" if name in tables else ""
             yield f"the trigger {name}{on}, which would run and write to {', '.join(others)}"
 
 
-def _obstacles(connection: Connection, change: Callable[[Connection], None]) -> list[Object]:
+def _obstacles(connection: Connection, shapes: Shapes, change: Callable[[Connection], None]) -> list[Object]:
     """Return without what of the service a change runs that otherwise does not; nothing where it never does."""
-    hanging = [each for each in objects(connection) if each.sql and _hangs(each)]
+    hanging = [each for each in objects(connection) if each.sql and _hangs(each, shapes)]
     if not hanging or not _runs(connection, change, hanging):
         return []
     return [each for each in hanging if _runs(connection, change, [each])] or hanging
 
 
-def _hangs(each: Object) -> bool:
-    return each.type in {"view", "trigger"} or (each.type == "index" and each.table.lower() in _OUR_TABLES)
+def _hangs(each: Object, shapes: Shapes) -> bool:
+    return each.type in {"view", "trigger"} or (each.type == "index" and each.table.lower() in shapes.tables)
 
 
 def _runs(connection: Connection, change: Callable[[Connection], None], without: Sequence[Object]) -> bool:

@@ -24,10 +24,10 @@ from vecmigrate.heads import current_heads, one_of
 from vecmigrate.journal import Report
 from vecmigrate.operations import autogenerate
 from vecmigrate.places import require_apart
-from vecmigrate.preflight import unannounced
 from vecmigrate.runs import Run, log
 from vecmigrate.schema import VERSION_TABLE, metadata
 from vecmigrate.signals import exit_code, terminable
+from vecmigrate.steps import unannounced
 
 __all__ = ["run"]
 
@@ -194,7 +194,7 @@ def _write_revision(migration: MigrationContext, _revision: Any, directives: lis
     context_of = migration.opts["revision_context"]
     if directives and context_of.command_args.get("rev_id") is None:
         newest = context.script.get_current_head()
-        directives[0].rev_id = f"{int(newest or -1) + 1:03d}" if newest else "000"
+        directives[0].rev_id = f"{int(newest) + 1 if newest else 0:03d}"
     if directives:
         context_of.template_args["changes"] = autogenerate.propose(migration, directives[0])
 

@@ -14,6 +14,7 @@ __all__ = [
     "ModelError",
     "NeedsPersonError",
     "NotOursError",
+    "PrecheckError",
     "RestoreFailedError",
     "RunFailedError",
     "TargetError",
@@ -89,6 +90,10 @@ class RunFailedError(VecmigrateError):
     exit_code = 5
 
 
+class PrecheckError(RunFailedError):
+    """A revision that would run found in the database what it cannot run on; nothing was changed."""
+
+
 class InterruptedRunError(VecmigrateError):
     """A signal ended the run; the database is as it was before it."""
 
@@ -124,7 +129,7 @@ class NotOursError(NeedsPersonError):
 
 
 class WouldLoseRowsError(NeedsPersonError):
-    """Going to ``base`` would drop tables that hold rows."""
+    """A way down would drop rows that nothing keeps."""
 
 
 class RestoreFailedError(NeedsPersonError):

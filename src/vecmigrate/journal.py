@@ -10,10 +10,10 @@ from typing import Any
 from alembic.runtime.migration import MigrationStep, StampStep
 
 from vecmigrate import history
-from vecmigrate.preflight import target_of
 from vecmigrate.revisions import Revision, Revisions
+from vecmigrate.steps import direction_of, revision_of, target_of
 
-__all__ = ["Journal", "Report", "direction_of", "revision_of"]
+__all__ = ["Journal", "Report"]
 
 log = logging.getLogger("vecmigrate")
 _VERBS = {"upgrade": "Upgraded", "downgrade": "Downgraded", "stamp": "Stamped"}
@@ -33,7 +33,6 @@ class Report:
     backup: str | None = None
     created: bool = False
     waited: bool = False
-    merged: bool = False
     is_ahead: bool = False
     converted: int = 0
     set_aside: int = 0
@@ -50,20 +49,7 @@ class Report:
     def take_back(self) -> None:
         """Forget the steps that were rolled back."""
         self.applied, self.reverted, self.to_revision = [], [], self.from_revision
-        self.merged = False
         self.converted = self.set_aside = 0
-
-
-def direction_of(step: MigrationStep) -> str:
-    """Return upgrade, downgrade or stamp."""
-    if isinstance(step, StampStep):
-        return "stamp"
-    return "upgrade" if step.is_upgrade else "downgrade"
-
-
-def revision_of(step: MigrationStep) -> str | None:
-    """Return the revision a step belongs to: the one it applies, reverts or stamps; None for base."""
-    return target_of(step) if step.is_upgrade or isinstance(step, StampStep) else step.from_revisions_no_deps[0]
 
 
 class Journal:
@@ -86,32 +72,29 @@ class Journal:
     def begin_step(self) -> None:
         self._began_at, self._began = history.now(), time.monotonic()
 
-    def end_step(self, step: MigrationStep, *, converted: int, set_aside: int) -> None:
+    def end_step(self, step: MigrationStep, *, converted: int, set_aside: int, notes: Sequence[str]) -> None:
         revision = revision_of(step)
         self._done += 1
         self.report.to_revision = target_of(step)
         if revision is not None and not isinstance(step, StampStep):
             (self.report.applied if step.is_upgrade else self.report.reverted).append(revision)
-        self._add(self._named(step), direction_of(step), _VERBS[direction_of(step)], converted, set_aside)
-
-    def end_merge(self, *, converted: int, set_aside: int) -> None:
-        """Note that the rows of a table were merged that an older service had made again."""
-        revision = self._revisions.get("001")
-        if revision is not None:
-            self._add(revision, "upgrade", "Merged the table stores of an older service", converted, set_aside)
-            self.report.merged = True
-            self.report.notes.append(f"{self.attempts[-1].message}.")
-
-    def _add(self, revision: Revision, direction: str, what: str, converted: int, set_aside: int) -> None:
         self.report.converted += converted
         self.report.set_aside += set_aside
         rows = {"converted": converted, "set_aside": set_aside}
-        message = f"{what}: {converted} rows converted, {set_aside} set aside"
-        self.attempts.append(self._attempt(revision, direction, "success", message, rows=rows))
+        message = f"{_VERBS[direction_of(step)]}: {converted} rows converted, {set_aside} set aside"
+        more = {"notes": list(notes)} if notes else {}
+        self.attempts.append(
+            self._attempt(self._named(step), direction_of(step), "success", message, rows=rows, **more)
+        )
+
+    @property
+    def notes(self) -> list[str]:
+        """What the scripts that ran have to say."""
+        return [note for attempt in self.attempts for note in attempt.metadata.get("notes", ())]
 
     def failing_revision(self) -> str | None:
         """Return the revision that was running last."""
-        return revision_of(self._last_step()) if self._steps else "001"
+        return revision_of(self._last_step())
 
     def _last_step(self) -> MigrationStep:
         return self._steps[min(self._done, len(self._steps) - 1)]
@@ -122,12 +105,10 @@ class Journal:
         undone = [replace(each, status="skipped", message=f"rolled back with {name}") for each in self.attempts]
         if self._done < len(self._steps):
             named, direction = self._named(self._last_step()), direction_of(self._last_step())
-        elif undone:
+        else:
             # It failed after the last step, so that one failed.
             last = undone.pop()
             named, direction = self._named_by(last.revision), last.direction
-        else:
-            named, direction = self._named_by(name), "upgrade"
         return [*undone, self._attempt(named, direction, status, f"{why}; rolled back", error=why)]
 
     def _named(self, step: MigrationStep) -> Revision:
@@ -139,6 +120,7 @@ class Journal:
     def _attempt(
         self, revision: Revision, direction: str, status: str, message: str, **metadata: Any
     ) -> history.Attempt:
+        script = {"script_sha256": revision.sha256} if revision.path else {}
         return history.Attempt(
             migration_id=revision.migration_id,
             revision=revision.id if revision.id != "base" else None,
@@ -149,13 +131,13 @@ class Journal:
             message=message,
             executed_at=self._began_at.isoformat(),
             duration_seconds=round(time.monotonic() - self._began, 6),
-            metadata={"run_id": self.run_id, "backup_path": self.report.backup} | metadata,
+            metadata={"run_id": self.run_id, "backup_path": self.report.backup} | script | metadata,
         )
 
     @property
     def direction(self) -> str:
-        """Where the run leads: the direction of its last step, or upgrade where it only merges."""
-        return direction_of(self._steps[-1]) if self._steps else "upgrade"
+        """Where the run leads: the direction of its last step."""
+        return direction_of(self._steps[-1])
 
     def marker(self, database_id: str) -> history.Marker:
         """Return the marker that tells the next run of this one, should it die."""

@@ -97,11 +97,19 @@ class Migrator(Overview):
         entry, note = known.versions.resolve(version)
         return entry.revision, note
 
-    def upgrade(self, target: str = "head", *, version: str | None = None, force: bool = False) -> Report:
+    def upgrade(
+        self,
+        target: str = "head",
+        *,
+        version: str | None = None,
+        force: bool = False,
+        allow_data_loss: bool = False,
+    ) -> Report:
         """Upgrade to a target, behind the safety net; at the target or above, do nothing.
 
         With ``force`` the target's revision runs again: down to just before it and up to where the
-        database was, in one transaction. Raises VecmigrateError.
+        database was, in one transaction. With ``allow_data_loss`` revisions may lose rows that nothing keeps.
+        Raises VecmigrateError.
         """
         try:
             plan = self._upgrade_plan(target, version, force=force)
@@ -111,14 +119,15 @@ class Migrator(Overview):
             return Report(error.revision, error.revision, is_ahead=True, notes=[error.message])
         report = Report(from_revision=plan.from_revision, to_revision=plan.from_revision)
         report.notes += [plan.note] if plan.note else []
+        switches = {"allow_data_loss": "yes"} if allow_data_loss else {}
         if plan.reverted:
             again = plan.steps[0].id
-            self._call(command.upgrade, again, report, vecmigrate_force=again)
+            self._call(command.upgrade, again, report, vecmigrate_switches=switches, vecmigrate_force=again)
             return report
-        # With nothing to apply this still settles what a killed run or an older service left behind.
+        # With nothing to apply this still settles what a killed run left behind.
         revision = plan.to_revision if plan.steps else plan.from_revision
         if revision is not None:
-            self._call(command.upgrade, revision, report)
+            self._call(command.upgrade, revision, report, vecmigrate_switches=switches)
         # Somebody else may have done it between the plan and the run.
         report.waited = report.waited or bool(plan.steps and not report.applied)
         return report

@@ -11,8 +11,8 @@ from sqlalchemy import text
 from vecmigrate import revisions
 from vecmigrate.catalog import database_uuid
 from vecmigrate.engine import Database
-from vecmigrate.preflight import unannounced
 from vecmigrate.schema import META, VERSION_TABLE, tool_metadata
+from vecmigrate.steps import unannounced
 
 __all__ = ["render"]
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from vecmigrate import adoption, backups, history, lost, meta, preserved
+from vecmigrate import adoption, backups, edited_scripts, history, lost, meta, preserved
 from vecmigrate.access import alembic_config, one_at_a_time
 from vecmigrate.archive import Archive
 from vecmigrate.embedding import models
@@ -100,7 +100,7 @@ class Overview(Archive):
             pending = list(known.ids[known.position(revision) + 1 :])
             state = "unversioned" if revision is None else "pending" if pending else "current"
             version = known.app_version(revision)
-            notes += self._leftovers(connection, revision)
+            notes += edited_scripts.told(edited_scripts.edited(known.upto(revision), history.read(connection)))
         attempts = history.read(connection, limit=1)
         return Status(
             **base,
@@ -114,13 +114,6 @@ class Overview(Archive):
             reembed=models.remaining(connection),
             notes=notes,
         )
-
-    def _leftovers(self, connection: Connection, revision: str | None) -> list[str]:
-        if (count := adoption.leftover_stores(connection, revision)) is None:
-            return []
-        return [
-            f"An older service made the table stores again ({count} rows); the next run merges it into vector_stores."
-        ]
 
     def _last_backup(self, database_id: str | None) -> dict[str, Any] | None:
         if self.database.path is None:
@@ -145,6 +138,7 @@ class Overview(Archive):
                 position = known.position(self.revision(connection, known))
             except AheadError:
                 position = len(known.ordered)
+        edited = edited_scripts.edited(known.ordered[: position + 1], attempts)
         newest = {each.revision: each for each in attempts}
         # An attempt to revert it that failed tells nothing of when it was applied.
         made = {each.revision: each for each in attempts if each.status == "success" and each.direction != "downgrade"}
@@ -154,6 +148,7 @@ class Overview(Archive):
                 (made if index <= position else newest).get(each.id),
                 is_applied=index <= position,
                 is_current=index == position,
+                is_edited=each in edited,
             )
             for index, each in enumerate(known.ordered)
         ]
@@ -165,7 +160,12 @@ class Overview(Archive):
 
 
 def _listed(
-    revision: Revision, attempt: history.Attempt | None, *, is_applied: bool, is_current: bool
+    revision: Revision,
+    attempt: history.Attempt | None,
+    *,
+    is_applied: bool,
+    is_current: bool,
+    is_edited: bool = False,
 ) -> dict[str, Any]:
     """Return a line of ``list``: an applied revision counts as success, one not applied as pending or failed."""
     status = "success" if is_applied else "pending"
@@ -180,6 +180,7 @@ def _listed(
         "executed_at": ran.executed_at if ran else None,
         "duration_seconds": ran.duration_seconds if ran else None,
         "current": is_current,
+        "edited": is_edited,
     }
 
 

@@ -1,10 +1,12 @@
 """The revision scripts: where they are, in which order, and what a target means."""
 
+import hashlib
 import os
 import re
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 from alembic.config import Config
 from alembic.script import Script, ScriptDirectory
@@ -28,6 +30,13 @@ class Revision:
     name: str
     app_version: str | None
     compatible_from: str | None
+    path: str | None = None
+
+    @cached_property
+    def sha256(self) -> str:
+        """The hash of the script, which does not depend on how its lines end. Raises OSError."""
+        with open(self.path or os.devnull, "rb") as file:
+            return hashlib.sha256(file.read().replace(b"\r\n", b"\n")).hexdigest()
 
     @property
     def migration_id(self) -> str:
@@ -62,6 +71,10 @@ class Revisions:
     def position(self, revision: str | None) -> int:
         """Return the place in the line, -1 for base."""
         return -1 if revision is None else self.ids.index(revision)
+
+    def upto(self, revision: str | None) -> tuple[Revision, ...]:
+        """Return the revisions up to one, lowest first; none for base."""
+        return self.ordered[: self.position(revision) + 1]
 
     def below(self, revision: str) -> str | None:
         """Return the revision just before one, None for base."""
@@ -121,6 +134,8 @@ class Revisions:
 def load(config: Config) -> Revisions:
     """Read all revision scripts of a configuration. Raises ConfigurationError for several heads and faulty scripts."""
     location = config.get_main_option("script_location") or ""
+    if twins := _twins(os.path.join(location, "versions")):
+        raise _malformed(location, f"{' and '.join(twins)} have one number")
     try:
         script = ScriptDirectory.from_config(config)
         scripts = list(script.walk_revisions())[::-1]
@@ -128,12 +143,22 @@ def load(config: Config) -> Revisions:
         raise _malformed(location, str(error).rstrip(".")) from error
     except Exception as error:  # whatever a script raises while it is imported
         raise _malformed(location, _fault(error, location)) from error
-    heads = script.get_heads()
+    heads = [os.path.basename(each.path) for each in scripts if each.is_head]
     if len(heads) != 1:
         raise _malformed(location, f"there are {len(heads)} heads: {', '.join(heads)}" if heads else "there is none")
     versions = app_versions.load(revisions=[each.revision for each in scripts])
     by_revision: Mapping[str, app_versions.AppVersion] = {each.revision: each for each in versions.entries}
     return Revisions(tuple(_revision(each, by_revision.get(each.revision)) for each in scripts), versions)
+
+
+def _twins(folder: str) -> list[str]:
+    """Return the scripts that share the lowest number which more than one has: Alembic would take any of them."""
+    by_number: dict[str, list[str]] = {}
+    for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else ():
+        number = name.partition("_")[0]
+        if number.isdigit() and name.endswith(".py"):
+            by_number.setdefault(number, []).append(name)
+    return next((names for names in by_number.values() if len(names) > 1), [])
 
 
 def _revision(script: Script, version: app_versions.AppVersion | None) -> Revision:
@@ -143,6 +168,7 @@ def _revision(script: Script, version: app_versions.AppVersion | None) -> Revisi
         name=stem.removeprefix(f"{script.revision}_"),
         app_version=str(version.version) if version else None,
         compatible_from=str(version.compatible_from) if version else None,
+        path=script.path,
     )
 
 

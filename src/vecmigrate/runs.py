@@ -5,11 +5,23 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 
-from alembic.runtime.migration import MigrationStep, StampStep
+from alembic.runtime.migration import MigrationContext, MigrationStep, StampStep
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection
 
-from vecmigrate import adoption, backups, bystanders, history, lost, manifests, meta, preserved, records
+from vecmigrate import (
+    adoption,
+    backups,
+    bystanders,
+    checks,
+    edited_scripts,
+    history,
+    lost,
+    manifests,
+    meta,
+    preserved,
+    records,
+)
 from vecmigrate.catalog import has_content
 from vecmigrate.causes import described
 from vecmigrate.dependents import Survey, rehearse
@@ -18,26 +30,30 @@ from vecmigrate.errors import (
     BackupError,
     DatabaseUnusableError,
     LockTimeoutError,
-    NeedsPersonError,
     NotOursError,
+    PrecheckError,
     RunFailedError,
     VecmigrateError,
     WouldLoseRowsError,
 )
 from vecmigrate.heads import one_of, require_at
-from vecmigrate.journal import Journal, Report, direction_of, revision_of
+from vecmigrate.journal import Journal, Report
 from vecmigrate.locks import WatchedTransaction, ends_process, is_interrupted, let_go
-from vecmigrate.preflight import Steps, back_up, drops_tables, require_no_loss, require_stampable, run_scripts
+from vecmigrate.loss_guard import LossGuard
+from vecmigrate.operations.v1.notes import ELSEWHERE, NOTES
+from vecmigrate.preflight import back_up
 from vecmigrate.revisions import Revisions
 from vecmigrate.schema import tool_metadata
 from vecmigrate.settings import Settings
+from vecmigrate.shapes import Shapes
+from vecmigrate.steps import Steps, direction_of, origin_of, revision_of, run_scripts, script_of, target_of
 
 __all__ = ["Run"]
 
 log = logging.getLogger("vecmigrate")
 _PROMPTLY = 1.0
 
-_REFUSALS = (NotOursError, WouldLoseRowsError)
+_REFUSALS = (NotOursError, PrecheckError, WouldLoseRowsError)
 _REFUSALS_BEFORE = (*_REFUSALS, BackupError, DatabaseUnusableError, LockTimeoutError)
 """What is no attempt, the second before the first write: nothing is recorded."""
 
@@ -58,7 +74,7 @@ class Run:
         script: ScriptDirectory,
         heads: Callable[[Connection], tuple[str, ...]],
         plan: Callable[[tuple[str, ...]], Steps],
-        apply: Callable[[Connection, Callable[..., Iterator[MigrationStep]]], None],
+        apply: Callable[[Connection, Callable[[object, MigrationContext], Iterator[MigrationStep]]], None],
         report: Report,
         allow_data_loss: bool = False,
     ) -> None:
@@ -74,6 +90,7 @@ class Run:
         self._journal = Journal(report, revisions)
         self._database_id = ""
         self._steps: Steps = ()
+        self._shapes = Shapes(script, None)
         self._begun = self._changing = self._has_new_backup = False
 
     def execute(self) -> None:
@@ -113,8 +130,9 @@ class Run:
     def _is_planned(self) -> bool:
         if self.report.created:
             # Looking first keeps a faulty target, and a stamp without tables, from creating a file.
+            steps = self._plan(())
             with scratch() as empty:
-                require_stampable(empty, self.database, self._script, steps := self._plan(()))
+                checks.require_stampable(empty, self.database, self._shapes_of(steps), steps)
             return bool(steps)
         with reading(self.database, timeout=self.settings.lock_timeout) as connection:
             heads = self._heads(connection)
@@ -122,29 +140,30 @@ class Run:
             return bool(self._plan(heads))
 
     def _has_leftovers(self) -> bool:
-        """Tell whether an older service or a killed run left something behind. Read-only."""
-        if self.database.is_absent():
+        """Tell whether a killed run left something behind. Read-only."""
+        if self.database.path is None or self.database.is_absent():
             return False
         with translated(self.database):
-            if self.database.path and history.markers(self.database.path):
-                return True
-        with reading(self.database, timeout=self.settings.lock_timeout) as connection:
-            return adoption.leftover_stores(connection, self.report.from_revision) is not None
+            return bool(history.markers(self.database.path))
+
+    def _shapes_of(self, steps: Steps) -> Shapes:
+        """Return what the scripts make, up to the highest revision that the steps touch."""
+        touched = {origin_of(step) for step in steps} | {target_of(step) for step in steps}
+        return Shapes(self._script, max(touched, key=self.revisions.position, default=None))
 
     def _prepare(self, connection: Connection) -> bool:
         """Plan again under the lock, and do all that can refuse the run or must precede its first write."""
         heads = self._heads(connection)
         self.report.from_revision = self.report.to_revision = one_of(heads)
         self._steps = self._plan(heads)
-        self._journal.plan(self._steps)
-        if not self._steps and adoption.leftover_stores(connection, one_of(heads)) is None:
+        if not self._steps:
             return False
+        self._journal.plan(self._steps)
+        self._shapes = self._shapes_of(self._steps)
         # Somebody else may have made the file since it was looked for.
         self.report.created = self.report.created and not has_content(connection)
         bystanders.require_none(connection)
-        adoption.require_known_shapes(connection, self.report.from_revision)
-        self._require_fitting(connection)
-        self._refuse_loss(connection, at_end=True)
+        self._require_fit(connection)
         self._database_id = self._identity(connection)
         self._begun = True
         self._write_marker()
@@ -152,27 +171,27 @@ class Run:
         self._write_marker()
         return True
 
-    def _require_fitting(self, connection: Connection) -> None:
-        """Refuse a stamp onto tables that are not there, and a change that breaks what hangs on ours."""
+    def _require_fit(self, connection: Connection) -> None:
+        """Refuse the run where the database, or what else is in it, does not let it. Read-only."""
         if any(isinstance(step, StampStep) for step in self._steps):
-            require_stampable(connection, self.database, self._script, self._steps)
+            checks.require_stampable(connection, self.database, self._shapes, self._steps)
             return
+        pending = [script for step in self._steps if step.is_upgrade and (script := script_of(step))]
+        adoption.require_known_shapes(connection, self._shapes, self.report.from_revision, pending)
+        checks.require_no_problems(connection, self.database, pending)
+        if not self._allow_data_loss:
+            checks.require_no_edited(connection, self.database, self.revisions, self._steps)
+            checks.require_base_is_empty(connection, self.database, self._shapes, self._steps)
+        applied = self.revisions.upto(self.report.from_revision)
+        edited = edited_scripts.edited(applied, history.read(connection) if applied else ())
+        self.report.notes += edited_scripts.told(edited)
 
         def change(copy: Connection) -> None:
             tool_metadata.create_all(copy)
             adoption.put(copy, adoption.rows(connection))
-            self._adopt(copy)
-            self._merge_leftovers(copy)
-            run_scripts(copy, self._steps)
+            run_scripts(copy, self._script, self._steps, before=lambda step: self._adopt(copy, step))
 
-        rehearse(connection, change)
-
-    def _refuse_loss(self, connection: Connection, *, at_end: bool = False) -> None:
-        """Refuse base where it would drop rows: before the run by its last step, in it before that step."""
-        last = self._steps[-1] if at_end and self._steps else None
-        if self._allow_data_loss or (at_end and (last is None or not drops_tables(last))):
-            return
-        require_no_loss(connection, self.database)
+        rehearse(connection, self._shapes, change)
 
     def _identity(self, connection: Connection) -> str:
         known, path = meta.read(connection).get("database_id"), self.database.path
@@ -206,22 +225,20 @@ class Run:
             self._journal.marker(self._database_id).write(self.database.path)
 
     def _change(self, connection: Connection) -> None:
-        before = Survey(connection)
+        before = Survey(connection, self._shapes)
         self._changing = True
         tool_metadata.create_all(connection)
         meta.write(connection, {"database_id": self._database_id})
-        self._adopt(connection)
         with WatchedTransaction(connection) as transaction:
             try:
-                self._merge(connection)
-                self._apply(connection, lambda _heads, _context: self._guarded(connection, transaction))
+                self._apply(connection, lambda _heads, context: self._guarded(connection, context, transaction))
             except Exception as error:
                 # An attempt to end the transaction was refused; what the script made of that says less.
                 transaction.note(error)
-                self._require_untouched(transaction)
+                checks.require_untouched(transaction, self.database, self._journal.failing_revision())
                 raise
-            self._require_open(transaction)
-        before.require_unbroken_by(Survey(connection))
+            checks.require_open(transaction, self.database, self._journal.failing_revision())
+        before.require_unbroken_by(Survey(connection, self._shapes))
         newest = self.revisions.get(self.report.to_revision)
         if newest is None:
             adoption.forget(connection)
@@ -235,55 +252,37 @@ class Run:
         history.add(connection, self._journal.attempts)
         require_at(connection, self.report.to_revision, database=str(self.database))
 
-    def _adopt(self, connection: Connection) -> None:
-        starts_up = bool(self._steps) and self._steps[0].is_upgrade
-        if self.report.from_revision is None:
-            adoption.adopt(connection)
-        elif starts_up and self.report.from_revision == self.revisions.ids[0]:
-            adoption.refresh(connection)
+    def _adopt(self, connection: Connection, step: MigrationStep) -> None:
+        """Keep what a script finds of the tables that it adopts."""
+        if origin_of(step) is None:
+            for each in self._shapes.scripts():
+                adoption.adopt(connection, self._shapes, each, None)
+        if step.is_upgrade and (script := script_of(step)):
+            adoption.adopt(connection, self._shapes, script, origin_of(step))
 
-    def _merge_leftovers(self, connection: Connection) -> bool:
-        """Merge what an older service made again, by the script of the revision that replaced it."""
-        if adoption.leftover_stores(connection, self.report.from_revision) is None:
-            return False
-        self._script.get_revision("001").module.merge_stores(connection)
-        return True
-
-    def _merge(self, connection: Connection) -> None:
-        before = preserved.counts_of(connection, "001", "upgrade")
-        if self._merge_leftovers(connection):
-            converted, set_aside = preserved.added(before, preserved.counts_of(connection, "001", "upgrade"))
-            self._journal.end_merge(converted=converted, set_aside=set_aside)
-
-    def _guarded(self, connection: Connection, transaction: WatchedTransaction) -> Iterator[MigrationStep]:
+    def _guarded(
+        self, connection: Connection, context: MigrationContext, transaction: WatchedTransaction
+    ) -> Iterator[MigrationStep]:
+        guard = LossGuard(connection, self._shapes)
         for step in self._steps:
             self._journal.begin_step()
             kept = revision_of(step), direction_of(step)
             before = preserved.counts_of(connection, *kept)
-            if drops_tables(step):
-                self._refuse_loss(connection)
+            self._begin_step(connection, step)
             yield step
-            self._require_open(transaction)
+            checks.require_open(transaction, self.database, revision_of(step))
+            lost = guard.end_step(context.opts.pop(ELSEWHERE, {}))
+            if not self._allow_data_loss:
+                checks.require_rows_kept(self.database, step, lost)
             converted, set_aside = preserved.added(before, preserved.counts_of(connection, *kept))
-            self._journal.end_step(step, converted=converted, set_aside=set_aside)
+            self._journal.end_step(step, converted=converted, set_aside=set_aside, notes=context.opts.pop(NOTES, ()))
 
-    def _require_open(self, transaction: WatchedTransaction) -> None:
-        self._require_untouched(transaction)
-        if not transaction.is_open():
-            raise NeedsPersonError(
-                f"Revision {self._journal.failing_revision()} lost its transaction: the script ended it, or the "
-                "database did (a full disk). What the script did before may stand.",
-                next_step=f"vecmigrate {self.database.option} status, compare with the backup, and take COMMIT out of "
-                "the revision script",
-            )
-
-    def _require_untouched(self, transaction: WatchedTransaction) -> None:
-        if transaction.was_touched:
-            raise NeedsPersonError(
-                f"Revision {self._journal.failing_revision()} tried to end or begin a transaction of its own. "
-                f"The database {self.database} is as it was before the run.",
-                next_step="take COMMIT, BEGIN and executescript out of the revision script, then run it again",
-            )
+    def _begin_step(self, connection: Connection, step: MigrationStep) -> None:
+        script = script_of(step) if step.is_upgrade else None
+        if script is not None and step is not self._steps[0]:
+            # What the scripts below it made was not there when all were asked.
+            checks.require_no_problems(connection, self.database, [script])
+        self._adopt(connection, step)
 
     def _ended_by(self, error: BaseException) -> BaseException:
         """Record how the run ended, after the rollback, and return what to raise."""
@@ -335,6 +334,7 @@ class Run:
             self._journal.marker(self._database_id).remove(self.database.path)
 
     def _finish(self) -> None:
+        self.report.notes += self._journal.notes
         records.write_mirror(self.database, self.settings, token=self._journal.run_id)
         self._remove_marker()
         if self.report.backup and self.database.path:

@@ -2,25 +2,26 @@
 
 import re
 import sqlite3
+from collections.abc import Iterable
 
 from sqlalchemy import Connection
 
 from vecmigrate import sqlite_driver
 from vecmigrate.catalog import Object, objects, schema_copy
 from vecmigrate.errors import NotOursError
-from vecmigrate.schema import metadata, tool_metadata
+from vecmigrate.schema import tool_metadata
 
 __all__ = ["require_apart"]
 
 
-def require_apart(connection: Connection) -> None:
-    """Raise NotOursError for objects that this SQLite passes over, where they may hang on a table of ours. Read-only.
+def require_apart(connection: Connection, tables: Iterable[str]) -> None:
+    """Raise NotOursError for objects that this SQLite passes over, where they may hang on one of ``tables``. Read-only.
 
     The others are left alone: what a newer SQLite made of the service's own tables is no business of a run.
     """
     if not sqlite_driver.passes_over_sql(connection.connection.driver_connection):
         return
-    names = "|".join(re.escape(name) for name in (*metadata.tables, *tool_metadata.tables))
+    names = "|".join(re.escape(name) for name in (*tables, *tool_metadata.tables))
     ours = re.compile(rf"\b({names})\b", re.IGNORECASE)
     hanging = [each for each in _unknown(connection) if ours.search(f"{each.name} {each.table} {each.sql}")]
     if hanging:

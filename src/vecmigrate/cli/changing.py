@@ -18,6 +18,7 @@ __all__ = ["migrate", "restore", "rollback"]
 @click.option("--dry-run", is_flag=True, help="Print the plan and write nothing.")
 @click.option("--force", is_flag=True, help="Run the target's revision again.")
 @click.option("--no-backup", is_flag=True, help="Make no backup first.")
+@click.option("--yes", is_flag=True, help="Allow revisions to lose rows that nothing keeps.")
 def migrate(
     context: Context,
     out: Output,
@@ -27,6 +28,7 @@ def migrate(
     dry_run: bool,
     force: bool,
     no_backup: bool,
+    yes: bool,
 ) -> None:
     """Upgrade the database; it is backed up first, and changed in one transaction.
 
@@ -42,14 +44,14 @@ def migrate(
     if dry_run:
         _show_plan(out, migrator.plan_upgrade(target, version=version, force=force), "applied")
         return
-    _show_report(out, migrator, migrator.upgrade(target, version=version, force=force))
+    _show_report(out, migrator, migrator.upgrade(target, version=version, force=force, allow_data_loss=yes))
 
 
 @command(cli)
 @click.option("--to-version", "target", required=True, help="base, a revision number, -N, or an app version.")
 @click.option("--from-backup", is_flag=False, flag_value="", help="Restore a backup: the newest fitting, or NAME.")
 @click.option("--dry-run", is_flag=True, help="Print the plan and write nothing.")
-@click.option("--yes", is_flag=True, help="Allow base to drop tables that hold rows.")
+@click.option("--yes", is_flag=True, help="Allow to lose rows that nothing keeps.")
 def rollback(context: Context, out: Output, *, target: str, from_backup: str | None, dry_run: bool, yes: bool) -> None:
     """Go back to an older revision, by its downgrade script or from a backup.
 
@@ -117,8 +119,7 @@ def _say_notes(out: Output, report: Report) -> None:
 
 def _show_report(out: Output, migrator: Migrator, report: Report) -> None:
     _say_notes(out, report)
-    what = "No revision to run" if report.merged else "Nothing to do"
-    lines = [f"{what}: the database is at {report.to_revision or 'base'}."]
+    lines = [f"Nothing to do: the database is at {report.to_revision or 'base'}."]
     if report.applied or report.reverted:
         verbs = {"reverted": report.reverted, "applied": report.applied}
         steps = "; ".join(f"{verb}: {', '.join(ids)}" for verb, ids in verbs.items() if ids)

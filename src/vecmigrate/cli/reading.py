@@ -74,6 +74,9 @@ def list_(context: Context, out: Output) -> None:
                 "" if seconds is None else f"{seconds:.3f}",
             )
         )
+    for each in found:
+        if each["edited"]:
+            out.say(f"The script of revision {each['revision']} is not the one that was applied: it was edited since.")
     out.answer({"revisions": found}, table(rows))
 
 
