@@ -429,6 +429,9 @@ def number(connection: sa.Connection, table: str, unnamed: str, existing: str) -
 
 def separate(connection: sa.Connection) -> None:
     shape_name, stores = remembered(connection, SHAPE_KEY), remembered(connection, STORES_KEY)
+    if stores is None:
+        # The revision was stamped: it made nothing, so nothing goes.
+        shape_name = "legacy"
     shape = next((each for each in UNIFY.shapes if SHAPE_NAMES[each.key] == shape_name), None)
     with told_stores(connection):
         leave(connection, is_unified=shape_name == "unified")
