@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from vecmigrate import backups, bystanders, history, lost, manifests, meta, records, restoring
+from vecmigrate import backups, bystanders, file_rights, history, lost, manifests, meta, records, restoring
 from vecmigrate.access import Access, one_at_a_time
 from vecmigrate.carrying import carry_over, restored
 from vecmigrate.catalog import has_content
@@ -17,6 +17,7 @@ from vecmigrate.engine import quick_check, reading, translated, writing
 from vecmigrate.errors import AheadError, BackupError, DatabaseUnusableError, NeedsPersonError, VecmigrateError
 from vecmigrate.journal import Report
 from vecmigrate.revisions import Revisions
+from vecmigrate.run_end import only_told
 
 __all__ = ["Archive"]
 
@@ -129,11 +130,8 @@ class Archive(Access):
         )
 
     def _rotate_if_possible(self, database_id: str, known: Revisions) -> None:
-        try:
+        with only_told("Old backups"):
             self._rotate(database_id, known)
-        except BackupError as error:
-            # What was asked for is done, so surplus backups are no reason to call it failed.
-            log.warning("%s", error.message)
 
     def verified_backups(self) -> list[dict[str, Any]]:
         """Return the backups of this database, newest first, each file's hash checked. Read-only."""
@@ -206,11 +204,19 @@ class Archive(Access):
         report.created = done.saved is None and done.moved_aside is None
         if done.moved_aside:
             report.notes.append(f"The damaged file was moved aside: {done.moved_aside}")
-        records.write_mirror(self.database, self.settings, token=meta.new_database_id())
-        marker.remove(path)
-        self._rotate_if_possible(backup.database_id, known)
+        if done.bytes_in:
+            report.notes.append(f"Its bytes are saved: {done.bytes_in}")
+        self._finish(marker, backup.database_id, known)
+        report.note_logged(file_rights.taken())
         report.duration_seconds = time.monotonic() - began
         return report
+
+    def _finish(self, marker: history.Marker, database_id: str, known: Revisions) -> None:
+        """Mirror the restored history, and remove what this restore and killed ones have left."""
+        records.write_mirror(self.database, self.settings, token=meta.new_database_id())
+        records.forget(self.database, marker)
+        records.settle_afterwards(self.database, self.settings)
+        self._rotate_if_possible(database_id, known)
 
     def _readable_revision(self, known: Revisions) -> str | None:
         try:

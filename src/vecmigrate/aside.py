@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import logging
 import os
 import re
 import shutil
@@ -11,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from vecmigrate import sqlite_files
+from vecmigrate import file_rights, sqlite_files
 from vecmigrate.causes import described
 from vecmigrate.comparison import same_bytes
 from vecmigrate.errors import RestoreFailedError
@@ -20,6 +21,8 @@ try:
     import fcntl
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
+
+log = logging.getLogger("vecmigrate")
 
 __all__ = ["alone_with", "exchange", "forget_copies", "made_way"]
 
@@ -70,7 +73,14 @@ def made_way(path: str, now: datetime) -> Iterator[str | None]:
         with _told_if_impossible(path, aside, moved, error):
             _put_back(path, aside, moved)
         raise
-    sqlite_files.sync_folder(str(Path(path).parent))
+    _sync_folder_of(path)
+
+
+def _sync_folder_of(path: str) -> None:
+    try:
+        sqlite_files.sync_folder(str(Path(path).parent))
+    except OSError as error:
+        log.warning("%s is restored, and its folder could not be synced: %s", path, described(error))
 
 
 def forget_copies(path: str) -> None:
@@ -97,16 +107,26 @@ def exchange(new: str, path: str, now: datetime) -> str:
             kept.append(suffix)
             _name_too(path + suffix, aside + suffix)
         _make_alike(new, path)
+        # Else a loss of power could leave the new database, and no name of the damaged one.
+        sqlite_files.sync_folder(str(Path(path).parent))
         # Before the exchange: SQLite would take them for those of the new database.
         for suffix in sidecars:
             Path(path + suffix).unlink()
         Path(new).replace(path)
     except BaseException as error:
+        if isinstance(error, OSError) and _is_exchanged(path, aside):
+            log.warning("%s is restored. What came after that failed: %s", path, described(error))
+            return aside
         with _told_if_impossible(path, aside, kept, error):
             _put_back(path, aside, kept)
         raise
-    sqlite_files.sync_folder(str(Path(path).parent))
+    _sync_folder_of(path)
     return aside
+
+
+def _is_exchanged(path: str, aside: str) -> bool:
+    """Tell whether the new database has the name already, though the system said otherwise."""
+    return os.path.exists(aside) and os.path.exists(path) and not same_bytes(path, aside)
 
 
 def _aside_name(path: str, now: datetime) -> str:
@@ -135,7 +155,7 @@ def _make_alike(new: str, old: str) -> None:
         # Only root may give a file away.
         with contextlib.suppress(PermissionError):
             os.chown(new, status.st_uid, status.st_gid)
-    Path(new).chmod(stat.S_IMODE(status.st_mode))
+    file_rights.keep_private(new, stat.S_IMODE(status.st_mode), path=new)
 
 
 def _put_back(path: str, aside: str, suffixes: Sequence[str]) -> None:

@@ -4,10 +4,9 @@ A backup is a data file and, beside it, a manifest of the same name.
 """
 
 import contextlib
-import hashlib
+import logging
 import os
 import re
-import secrets
 import shutil
 import sqlite3
 import time
@@ -16,7 +15,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from vecmigrate import sqlite_files
+from vecmigrate import file_rights, sqlite_files, trust
 from vecmigrate.causes import described
 from vecmigrate.comparison import same_content
 from vecmigrate.errors import BackupError, LockTimeoutError
@@ -34,6 +33,7 @@ from vecmigrate.manifests import (
     stem_of,
     write,
 )
+from vecmigrate.scratch_files import clean_temporary, scratch
 from vecmigrate.verification import check_size, check_sound, copy_verified, is_verified, revision_in, sha256, verify
 
 __all__ = [
@@ -47,6 +47,7 @@ __all__ = [
     "damaged",
     "discard",
     "find",
+    "is_removed",
     "is_verified",
     "listing",
     "newest_verified",
@@ -58,6 +59,7 @@ __all__ = [
     "verify",
 ]
 
+log = logging.getLogger("vecmigrate")
 _MARGIN = 1 << 16
 _FEW = 3
 
@@ -121,8 +123,7 @@ def _explained(database: str, folder: str) -> Iterator[None]:
             ) from error
         raise BackupError(
             f"No backup of {database} could be written to {folder}: {described(error)}. Nothing was changed.",
-            next_step=f"make {folder} writable with room in it, or set VECMIGRATE_BACKUP_DIR, then: "
-            + command(database, "backup", "create"),
+            next_step=f"{file_rights.how_to_write(folder, error)}, then: " + command(database, "backup", "create"),
         ) from error
 
 
@@ -179,7 +180,11 @@ def _named(draft: Backup, folder: str, moment: datetime) -> Backup:
 
 
 def _claim_name(temporary: str, backup: Backup) -> bool:
-    return not os.path.lexists(manifest_of(backup.path)) and sqlite_files.rename_to_new(temporary, backup.path)
+    if os.path.lexists(manifest_of(backup.path)) or not sqlite_files.rename_to_new(temporary, backup.path):
+        return False
+    # Else a loss of power could leave the manifest, and not the name of the data that it tells of.
+    sqlite_files.sync_folder(os.path.dirname(backup.path))
+    return True
 
 
 def _describe(backup: Backup, folder: str) -> None:
@@ -204,21 +209,43 @@ def prepare_folder(folder: str) -> None:
     """
     path = Path(folder)
     if path.is_dir() and not _is_half_made(path):
+        trust.warn(folder)
         return
     new = [each for each in (path, *path.parents) if not os.path.lexists(each)]
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for made in reversed(new):
+            _take_over(made)
         if new:
-            path.chmod(0o700)
-        (path / ".gitignore").write_text("*\n", encoding="utf-8")
+            file_rights.keep_private(folder, 0o700, path=folder)
+        with open(path / ".gitignore", "w", encoding="utf-8") as ignore:
+            file_rights.belong_to_folder(ignore.fileno(), str(path / ".gitignore"))
+            ignore.write("*\n")
+        for each in new:
+            sqlite_files.sync_folder(str(each.parent))
     except BaseException as error:
         _unmake(path, new)
         if not isinstance(error, OSError):
             raise
         raise BackupError(
             f"The backup folder {folder} could not be created: {described(error)}. Nothing was changed.",
-            next_step="set VECMIGRATE_BACKUP_DIR to a folder that can be written, then run the same again",
+            next_step=f"{file_rights.how_to_write(_standing(path), error)}, then run the same again",
         ) from error
+
+
+def _standing(path: Path) -> str:
+    """Return a folder, or the nearest one above it that is there."""
+    return str(next(each for each in (path, *path.absolute().parents) if each.exists()))
+
+
+def _take_over(folder: Path) -> None:
+    if os.name == "nt":
+        return
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        file_rights.belong_to_folder(descriptor, str(folder))
+    finally:
+        os.close(descriptor)
 
 
 def _is_half_made(path: Path) -> bool:
@@ -233,52 +260,6 @@ def _unmake(path: Path, new: Sequence[Path]) -> None:
             (path / ".gitignore").unlink()
         for each in new:
             each.rmdir()
-
-
-@contextlib.contextmanager
-def scratch(folder: str, database_id: str, database: str) -> Iterator[str]:
-    """Give the path of a new empty 0600 file in *folder*, which goes at the end, with its sidecars."""
-    if not re.fullmatch(r"[A-Za-z0-9-]{1,64}", database_id):
-        # The identity was read from a database, which may hold anything.
-        database_id = hashlib.sha256(database_id.encode("utf-8", "surrogatepass")).hexdigest()[:32]
-    path = str(Path(folder).absolute() / f".{database_id}.{_place(database)}{secrets.token_hex(4)}.tmp")
-    try:
-        sqlite_files.new_file(path)
-        yield path
-    finally:
-        for suffix in ("", *sqlite_files.SIDECARS):
-            Path(path + suffix).unlink(missing_ok=True)
-
-
-def _place(database: str) -> str:
-    """Return what tells a database from its copies, which have the same identity."""
-    return hashlib.sha256(os.fsencode(os.path.realpath(database))).hexdigest()[:16]
-
-
-def clean_temporary(folder: str, database: str, *, but: str = "") -> None:
-    """Remove what killed runs of this database left in *folder*, but the file *but*, of the caller's own.
-
-    Call it while holding the migration lock. A restore that still waits for that makes its copy anew.
-    """
-    pattern = re.compile(rf"\.[A-Za-z0-9-]+\.{_place(database)}[0-9a-f]{{8}}\.tmp(-journal|-wal|-shm)?")
-    try:
-        present = file_names(folder)
-    except BackupError:
-        # Nothing was written there either, and whoever needs the folder says so.
-        return
-    names = present - {Path(but + suffix).name for suffix in ("", *sqlite_files.SIDECARS)}
-    data = {name for name in names if name.endswith(sqlite_files.SUFFIX)}
-    unlisted = [Path(folder, name) for name in data if manifest_of(name) not in names]
-    for name in filter(pattern.fullmatch, names):
-        with contextlib.suppress(OSError):
-            _remove_leftover(Path(folder, name), unlisted)
-
-
-def _remove_leftover(temporary: Path, unlisted: Sequence[Path]) -> None:
-    for data in unlisted:
-        if data.exists() and temporary.samefile(data):
-            data.unlink()
-    temporary.unlink()
 
 
 def newest_verified(folder: str, revision: str | None, *, database_id: str | None, database_path: str) -> Backup | None:
@@ -316,16 +297,17 @@ def rotate(
         of_revision = (backup for backup in backups if backup.revision == revision)
         ways_back.append(next((backup for backup in of_revision if is_verified(backup)), None))
     doomed = [backup for backup in reversed(surplus) if backup not in ways_back]
-    for backup in doomed:
-        try:
-            discard(backup.path)
-        except OSError as error:
-            raise BackupError(
-                f"Old backups of {database_path} could not be removed from {folder}: {described(error)}. "
-                "The database and the newer backups are as they were.",
-                next_step=f"remove {backup.name} by hand, then: " + command(database_path, "backup", "prune"),
-            ) from error
-    return [backup.name for backup in doomed]
+    return [backup.name for backup in doomed if is_removed(backup)]
+
+
+def is_removed(backup: Backup) -> bool:
+    """Remove a backup; where that cannot be, log it, because the next one may go all the same."""
+    try:
+        discard(backup.path)
+    except OSError as error:
+        log.warning("The old backup %s could not be removed: %s", backup.path, described(error))
+        return False
+    return True
 
 
 def reusable(

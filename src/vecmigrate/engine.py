@@ -3,6 +3,7 @@
 import os
 import sqlite3
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -30,6 +31,7 @@ from vecmigrate.locks import (
     quiet,
     wait_to_read_sqlite,
 )
+from vecmigrate.new_database import built_beside
 from vecmigrate.shell import quoted
 
 __all__ = [
@@ -118,12 +120,16 @@ def locate(url: str | os.PathLike[str] | URL | Engine) -> Database:
     """
     if isinstance(url, Engine):
         named = locate(url.url)
-        return replace(named, engine=url) if named.is_sqlite and named.path is None else named
+        if not named.is_sqlite or named.path is not None:
+            return named
+        if url.dialect.is_async:
+            raise _of_an_event_loop()
+        return replace(named, engine=url)
     if isinstance(url, os.PathLike):
         url = URL.create("sqlite", database=os.path.abspath(url))
     inner = getattr(url, "sync_engine", None)
     if isinstance(inner, Engine):
-        return locate(inner.url)
+        return locate(inner)
     parsed, backend, driver = urls.parsed(url)
     if backend not in {"sqlite", "postgresql"}:
         raise ConfigurationError(
@@ -139,6 +145,13 @@ def locate(url: str | os.PathLike[str] | URL | Engine) -> Database:
         driver = "psycopg"
     parsed = parsed.set(drivername=f"{backend}+{_SYNCHRONOUS.get(driver, driver)}")
     return Database(parsed, urls.sqlite_path(parsed) if backend == "sqlite" else None)
+
+
+def _of_an_event_loop() -> ConfigurationError:
+    return ConfigurationError(
+        "The Engine is an asynchronous one on memory, which only a connection of it can migrate. Nothing was changed.",
+        next_step="async with engine.connect() as connection: await connection.run_sync(vecmigrate.ensure_current)",
+    )
 
 
 def unusable(database: Database, error: BaseException) -> DatabaseUnusableError:
@@ -198,8 +211,9 @@ def writing(database: Database, *, lock_timeout: float) -> Iterator[Connection]:
     with ExitStack() as stack:
         database.is_absent()  # Asked first, because it may refuse.
         _require_writable(database)
+        place = stack.enter_context(_placed(database, lock_timeout))
         with translated(database):
-            connection = stack.enter_context(engine_of(database, timeout=lock_timeout, read_only=False).connect())
+            connection = stack.enter_context(engine_of(place, timeout=lock_timeout, read_only=False).connect())
             transaction = connection.begin()
         try:
             yield connection
@@ -211,6 +225,20 @@ def writing(database: Database, *, lock_timeout: float) -> Iterator[Connection]:
 
 
 @contextmanager
+def _placed(database: Database, lock_timeout: float) -> Iterator[Database]:
+    """Give the database to write to: a missing file is built beside its place, where it comes whole or not at all."""
+    if database.path is None or os.path.lexists(database.path):
+        yield database
+        return
+    with ExitStack() as building:
+        with translated(database):
+            place = building.enter_context(built_beside(database.path, time.monotonic() + lock_timeout))
+        yield replace(database, path=place)
+        with translated(database):
+            building.close()
+
+
+@contextmanager
 def translated(database: Database) -> Iterator[None]:
     """Turn errors of the driver into DatabaseUnusableError, LockTimeoutError or what a signal's handler raised."""
     try:
@@ -218,7 +246,7 @@ def translated(database: Database) -> Iterator[None]:
     except (DBAPIError, sqlite3.Error, OSError) as error:
         if is_interrupted(error):
             raise KeyboardInterrupt from told(error)
-        if is_busy(error):
+        if is_busy(error) or isinstance(error, BlockingIOError):
             raise lock_timed_out(str(database), None) from told(error)
         raise unusable(database, error) from told(error)
     except UnicodeDecodeError as error:  # names in the schema
@@ -271,6 +299,7 @@ def _connect_sqlite(database: Database, *, read_only: bool) -> sqlite3.Connectio
     connection.execute("PRAGMA foreign_keys = OFF")
     if read_only:
         connection.execute("PRAGMA query_only = ON")
+        connection.execute("PRAGMA trusted_schema = OFF")
     else:
         connection.execute("PRAGMA legacy_alter_table = ON")
         connection.execute("PRAGMA secure_delete = FAST")

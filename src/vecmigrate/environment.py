@@ -1,5 +1,6 @@
 """What ``env.py`` runs, for the ``alembic`` command, for ``alembic.command`` and for our own CLI."""
 
+import logging
 import os
 import signal
 import sys
@@ -24,12 +25,14 @@ from vecmigrate.heads import current_heads, one_of
 from vecmigrate.journal import Report
 from vecmigrate.operations import autogenerate
 from vecmigrate.places import require_apart
-from vecmigrate.runs import Run, log
+from vecmigrate.runs import Run
 from vecmigrate.schema import VERSION_TABLE, metadata
 from vecmigrate.signals import exit_code, terminable
 from vecmigrate.steps import unannounced
 
 __all__ = ["run"]
+
+log = logging.getLogger("vecmigrate")
 
 _WRITERS = {"upgrade", "downgrade", "do_stamp"}
 _SWITCHES = {"allow_data_loss"}
@@ -151,6 +154,8 @@ def _plan(
     config: Config, known: revisions.Revisions, script: ScriptDirectory, options: Mapping[str, Any]
 ) -> Callable[[tuple[str, ...]], Sequence[MigrationStep]]:
     again = config.attributes.get("vecmigrate_force")
+    # Taken now: once Alembic has run, its options hold the steps of that run.
+    steps = options["fn"]
 
     def plan(heads: tuple[str, ...]) -> Sequence[MigrationStep]:
         # Where somebody else has gone below it meanwhile, the revision is pending, and there is nothing to undo.
@@ -158,7 +163,7 @@ def _plan(
             below = known.below(again) or "base"
             down = list(script._downgrade_revs(below, heads[0]))  # noqa: SLF001
             return down + list(script._upgrade_revs(heads[0], below))  # noqa: SLF001
-        return list(options["fn"](heads, context.get_context()))
+        return list(steps(heads, context.get_context()))
 
     return plan
 

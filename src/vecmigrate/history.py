@@ -14,7 +14,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, Select, delete, insert, inspect, select
 
-from vecmigrate import meta
+from vecmigrate import file_rights, meta, sqlite_files
 from vecmigrate.catalog import any_text, as_text
 from vecmigrate.names import LONGEST, fitting
 from vecmigrate.schema import HISTORY, META
@@ -220,12 +220,15 @@ def write_file(path: str, text: str, *, token: str) -> None:
         with os.fdopen(descriptor, "w", encoding="utf-8", errors="backslashreplace") as file:
             file.write(text)
             file.flush()
+            if os.name != "nt":
+                file_rights.keep_private(file.fileno(), 0o600, path=path)
+                file_rights.belong_to_folder(file.fileno(), path)
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o600)
         os.replace(temporary, path)
     except BaseException:
         remove(temporary)
         raise
+    sqlite_files.sync_folder(os.path.dirname(os.path.realpath(path)))
 
 
 def temporary_name(path: str, token: str) -> str:
@@ -254,7 +257,8 @@ class Marker:
     """A run that has begun on an SQLite file: written under the write lock, removed after the commit.
 
     The name of its file holds the run's id, so that a run removes only its own. ``message`` is how the run ended, where
-    it could tell that and not record it, and ``status`` what the record is to say.
+    it could tell that and not record it. Anybody may put such a file there, so it never tells of more than an
+    interruption.
     """
 
     run_id: str
@@ -263,7 +267,6 @@ class Marker:
     direction: str
     steps: list[dict[str, Any]]
     backup: str | None
-    status: str = "interrupted"
     message: str | None = None
 
     def write(self, database: str) -> None:
@@ -304,7 +307,7 @@ def _marker(database: str, run_id: str) -> Marker:
 def _is_whole(marker: Marker) -> bool:
     """Tell whether a marker holds what a record is made of; anybody can put a file there."""
     optional = (marker.backup or "", marker.message or "")
-    texts = (marker.database_id, marker.started_at, marker.direction, marker.status, *optional)
+    texts = (marker.database_id, marker.started_at, marker.direction, *optional)
     is_list = isinstance(marker.steps, list)
     return is_list and all(isinstance(text, str) for text in texts) and all(map(_is_step, marker.steps))
 

@@ -46,6 +46,11 @@ class Report:
         self.notes.append(note)
         self.logged.append(note)
 
+    def note_logged(self, notes: Sequence[str]) -> None:
+        """Add notes that the log has had."""
+        self.notes += notes
+        self.logged += notes
+
     def take_back(self) -> None:
         """Forget the steps that were rolled back."""
         self.applied, self.reverted, self.to_revision = [], [], self.from_revision
@@ -68,6 +73,11 @@ class Journal:
     def plan(self, steps: Sequence[MigrationStep]) -> None:
         self._steps = steps
         self.begin_step()
+
+    def begin_anew(self) -> None:
+        """Forget what was done: it came to nothing, and is done again."""
+        self.attempts, self._done = [], 0
+        self.report.take_back()
 
     def begin_step(self) -> None:
         self._began_at, self._began = history.now(), time.monotonic()

@@ -67,6 +67,8 @@ one_thread_in_memory = ThreadLock()
 
 
 def lock_sqlite(name: str, connection: Connection, timeout: float) -> None:
+    # Else the name of a removed journal may outlive a loss of power, and roll back what was committed.
+    _retry_while_busy(connection, "PRAGMA synchronous = EXTRA", timeout, name)
     _retry_while_busy(connection, "BEGIN IMMEDIATE", timeout, name)
     driver: Any = connection.connection.driver_connection
     # The first look at the schema: a damaged one is told before anything else is done.

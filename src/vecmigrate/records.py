@@ -13,18 +13,22 @@ from vecmigrate import backups, bystanders, history, meta
 from vecmigrate.engine import Database, reading, translated, writing
 from vecmigrate.errors import ConfigurationError, DatabaseUnusableError, VecmigrateError
 from vecmigrate.mirror import LIMIT, Mirror, NoMirrorError
+from vecmigrate.run_end import only_told
 from vecmigrate.schema import HISTORY, META, tool_metadata
 from vecmigrate.settings import Settings
 from vecmigrate.sqlite_files import SIDECARS
 
 __all__ = [
+    "forget",
     "has_died",
     "mend_mirror",
+    "record_dead",
     "record_end",
     "record_failed",
     "require_mirror_apart",
     "rewrite_mirror",
     "settle",
+    "settle_afterwards",
     "settle_if_readable",
     "write_mirror",
 ]
@@ -46,7 +50,8 @@ def settle(database: Database, settings: Settings) -> None:
         return
     require_mirror_apart(database, settings)
     with translated(database):
-        if not history.markers(database.path):
+        # In what is not there nothing is recorded: a file of records alone would pass for a database.
+        if not history.markers(database.path) or database.is_absent():
             return
         with writing(database, lock_timeout=settings.lock_timeout) as connection:
             left = history.markers(database.path)
@@ -58,7 +63,13 @@ def settle(database: Database, settings: Settings) -> None:
         history.clean_temporary(_mirror(database.path, settings).place())
     write_mirror(database, settings, token=meta.new_database_id())
     for marker in left:
-        marker.remove(database.path)
+        forget(database, marker)
+
+
+def settle_afterwards(database: Database, settings: Settings) -> None:
+    """Settle once a run has ended well, of those that died while there was no database to record it in."""
+    with only_told("What killed runs have left"):
+        settle(database, settings)
 
 
 def require_mirror_apart(database: Database, settings: Settings) -> None:
@@ -138,6 +149,10 @@ def record_end(
     Waits up to ``wait`` seconds for the lock. Where it fails, the marker stays and tells the next run.
     """
     try:
+        if database.is_absent():
+            # There is no history that could tell of it, and none is made for that.
+            forget(database, marker)
+            return True
         with translated(database), writing(database, lock_timeout=wait) as connection:
             history.drop_run(connection, marker.run_id)
             # A signal may arrive after the commit; then the run's own records are there and right.
@@ -148,14 +163,26 @@ def record_end(
         _leave(database, marker, attempts[-1])
         return False
     write_mirror(database, settings, token=marker.run_id)
-    if database.path:
-        marker.remove(database.path)
+    forget(database, marker)
     return True
+
+
+def forget(database: Database, marker: history.Marker) -> None:
+    """Remove the marker of a run that has ended; one that stays is removed by the next run, which knows its end."""
+    if database.path:
+        with only_told(f"The marker of the run beside {database}"):
+            marker.remove(database.path)
+
+
+def record_dead(connection: Connection, database: Database) -> None:
+    """Record in a new database the runs that died before it was there, in the caller's transaction."""
+    if database.path:
+        _record_dead(connection, history.markers(database.path))
 
 
 def _leave(database: Database, marker: history.Marker, attempt: history.Attempt) -> None:
     step = {name: getattr(attempt, name) for name in ("revision", "direction", "migration_id", "version", "name")}
-    told = replace(marker, steps=[step], status=attempt.status, message=attempt.message)
+    told = replace(marker, steps=[step], message=attempt.message)
     # The marker that stands there already tells less, and is right too; none, and somebody has recorded it.
     with suppress(OSError):
         if database.path and marker.run_id in {each.run_id for each in history.markers(database.path)}:
@@ -183,7 +210,7 @@ def _ended(marker: history.Marker) -> history.Attempt:
         version=first["version"],
         name=first["name"],
         direction=first["direction"],
-        status=marker.status,
+        status="interrupted",
         message=marker.message
         or f"The run ({planned}) did not finish: its process died, or its end could not be recorded; "
         "nothing of it was committed",

@@ -21,6 +21,7 @@ from vecmigrate.diagnosis import is_writable
 from vecmigrate.errors import BackupError
 from vecmigrate.manifests import Backup
 from vecmigrate.restore_errors import RestoreErrors
+from vecmigrate.trust import private_place
 from vecmigrate.verification import is_damaged
 
 __all__ = ["Carry", "Restored", "restore"]
@@ -105,7 +106,8 @@ class _Restoration:
     def run(self, now: datetime) -> Restored:
         try:
             while True:
-                with self._scratch(self.folder) as self.work:
+                # What was verified is opened again by its name, which nobody else may give to another file.
+                with self._scratch(private_place(self.folder, str(Path(self.path).parent))) as self.work:
                     try:
                         return self._attempt(now)
                     except (sqlite3.Error, OSError, BackupError) as error:
@@ -144,7 +146,7 @@ class _Restoration:
     def _attempt(self, now: datetime) -> Restored:
         # Before the room for so many bytes: a manifest may say anything.
         backups.check_size(self.backup)
-        backups.check_room(self.folder, self.backup.bytes, database=self.path)
+        backups.check_room(str(Path(self.work).parent), self.backup.bytes, database=self.path)
         backups.copy_verified(self.backup, self.work)
         moved_aside = self._create(now) if self._is_absent() else self._replace_or_exchange(now)
         return Restored(saved=self.saved, moved_aside=moved_aside, bytes_in=self.bytes_in)
@@ -225,10 +227,12 @@ class _Restoration:
 
     def _replace(self) -> None:
         with contextlib.closing(self._connect()) as live:
+            # Else the name of a removed journal may outlive a loss of power, and roll back what was restored.
+            self._patiently(lambda: live.execute("PRAGMA synchronous = EXTRA"))
             is_wal = self._patiently(lambda: sqlite_files.pragma(live, "journal_mode")) == "wal"
             self._check_room(self._patiently(lambda: sqlite_files.content_size(live)), is_wal=is_wal)
             if is_wal:
-                with self._scratch(self.folder) as fitting:
+                with self._scratch(str(Path(self.work).parent)) as fitting:
                     sqlite_files.fit_to_wal(self.work, fitting, page_size=sqlite_files.pragma(live, "page_size"))
             with contextlib.closing(sqlite_files.connect(self.work)) as work:
                 if is_wal:

@@ -1,7 +1,5 @@
 """One run: lock, plan, checks, backup, steps, records, in one transaction."""
 
-import logging
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 
@@ -9,19 +7,7 @@ from alembic.runtime.migration import MigrationContext, MigrationStep, StampStep
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection
 
-from vecmigrate import (
-    adoption,
-    backups,
-    bystanders,
-    checks,
-    edited_scripts,
-    history,
-    lost,
-    manifests,
-    meta,
-    preserved,
-    records,
-)
+from vecmigrate import adoption, bystanders, checks, edited_scripts, history, meta, preserved, records
 from vecmigrate.catalog import has_content
 from vecmigrate.causes import described
 from vecmigrate.dependents import Survey, rehearse
@@ -37,12 +23,15 @@ from vecmigrate.errors import (
     WouldLoseRowsError,
 )
 from vecmigrate.heads import one_of, require_at
+from vecmigrate.identity import identity_for
 from vecmigrate.journal import Journal, Report
 from vecmigrate.locks import WatchedTransaction, ends_process, is_interrupted, let_go
 from vecmigrate.loss_guard import LossGuard
+from vecmigrate.new_database import MadeMeanwhileError
 from vecmigrate.operations.v1.notes import ELSEWHERE, NOTES
 from vecmigrate.preflight import back_up
 from vecmigrate.revisions import Revisions
+from vecmigrate.run_end import discard, is_committed, rotate
 from vecmigrate.schema import tool_metadata
 from vecmigrate.settings import Settings
 from vecmigrate.shapes import Shapes
@@ -50,7 +39,6 @@ from vecmigrate.steps import Steps, direction_of, origin_of, revision_of, run_sc
 
 __all__ = ["Run"]
 
-log = logging.getLogger("vecmigrate")
 _PROMPTLY = 1.0
 
 _REFUSALS = (NotOursError, PrecheckError, WouldLoseRowsError)
@@ -91,7 +79,7 @@ class Run:
         self._database_id = ""
         self._steps: Steps = ()
         self._shapes = Shapes(script, None)
-        self._begun = self._changing = self._has_new_backup = False
+        self._begun = self._changing = self._is_complete = self._has_new_backup = False
 
     def execute(self) -> None:
         """Run the plan, or do nothing and write nothing if there is nothing to do."""
@@ -118,13 +106,28 @@ class Run:
     def _try(self) -> bool:
         """Run under the lock; return False to try again, because a run died while this one waited for it."""
         records.settle(self.database, self.settings)
+        try:
+            return self._try_under_lock()
+        except MadeMeanwhileError:
+            records.forget(self.database, self._journal.marker(self._database_id))
+            self._begun = self._changing = self._is_complete = False
+            self._journal.begin_anew()
+            return False
+        except Exception as error:
+            if not self._is_complete or not is_committed(self.database, self.settings, self._journal.run_id, error):
+                raise
+            return True
+
+    def _try_under_lock(self) -> bool:
         with writing(self.database, lock_timeout=self.settings.lock_timeout) as connection:
             with translated(self.database):
-                if records.has_died(connection, self.database):
+                # What died before there was a database is recorded with the first run.
+                if not self.database.is_absent() and records.has_died(connection, self.database):
                     return False
                 begins = self._prepare(connection)
             if begins:
                 self._change(connection)
+                self._is_complete = True
         return True
 
     def _is_planned(self) -> bool:
@@ -164,7 +167,7 @@ class Run:
         self.report.created = self.report.created and not has_content(connection)
         bystanders.require_none(connection)
         self._require_fit(connection)
-        self._database_id = self._identity(connection)
+        self._database_id = identity_for(connection, self.database, self.settings, self.report)
         self._begun = True
         self._write_marker()
         self.report.backup, self._has_new_backup = self._back_up(connection)
@@ -194,18 +197,6 @@ class Run:
 
         rehearse(connection, self._shapes, change)
 
-    def _identity(self, connection: Connection) -> str:
-        known, path = meta.read(connection).get("database_id"), self.database.path
-        if known is not None or path is None:
-            return known or meta.new_database_id()
-        folder = self.settings.backup_folder(path)
-        if not self.report.created:
-            known = manifests.id_before_first_run(folder, database_path=path)
-        given = known or meta.new_database_id()
-        if note := lost.note_on_another(folder, path, database_id=given, is_new=self.report.created):
-            self.report.warn(note)
-        return given
-
     def _back_up(self, connection: Connection) -> tuple[str | None, bool]:
         if self.database.path is None and self.database.is_sqlite:
             self.report.notes.append("A database in memory is migrated without a backup.")
@@ -230,6 +221,8 @@ class Run:
         self._changing = True
         tool_metadata.create_all(connection)
         meta.write(connection, {"database_id": self._database_id})
+        if self.report.created:
+            records.record_dead(connection, self.database)
         with WatchedTransaction(connection) as transaction:
             try:
                 self._apply(connection, lambda _heads, context: self._guarded(connection, context, transaction))
@@ -310,7 +303,9 @@ class Run:
         return RunFailedError(
             f"Revision {self._journal.failing_revision()} failed: {why}. "
             f"The database {self.database} is as it was before the run.{note}",
-            next_step=f"vecmigrate {self.database.option} history, then correct the cause and run it again",
+            # Where there is no database, there is no history.
+            next_step=("" if self.report.created else f"vecmigrate {self.database.option} history, then ")
+            + "correct the cause and run it again",
             backup=self.report.backup,
         )
 
@@ -322,30 +317,15 @@ class Run:
 
     def _leave_nothing(self) -> None:
         """Remove what a run has made that is refused after all: who tries again and again would fill the disk."""
-        self._remove_marker()
-        if self.report.backup and self._has_new_backup:
-            try:
-                backups.discard(self.report.backup)
-            except OSError as error:
-                log.warning("The backup %s could not be removed: %s", self.report.backup, error.strerror)
+        records.forget(self.database, self._journal.marker(self._database_id))
+        if self._has_new_backup:
+            discard(self.report.backup)
         self.report.backup = None
-
-    def _remove_marker(self) -> None:
-        if self.database.path:
-            self._journal.marker(self._database_id).remove(self.database.path)
 
     def _finish(self) -> None:
         self.report.notes += self._journal.notes
         records.write_mirror(self.database, self.settings, token=self._journal.run_id)
-        self._remove_marker()
+        records.forget(self.database, self._journal.marker(self._database_id))
+        records.settle_afterwards(self.database, self.settings)
         if self.report.backup and self.database.path:
-            self._rotate(self.report.backup, self.database.path)
-
-    def _rotate(self, backup: str, path: str) -> None:
-        folder, keep = os.path.dirname(backup), self.settings.keep_backups
-        ids = {"database_id": self._database_id, "database_path": path}
-        try:
-            backups.rotate(folder, keep=keep, **ids, head=self.revisions.head, order=self.revisions.ids)
-        except BackupError as error:
-            # The change is committed, so surplus backups are no reason to call the run failed.
-            log.warning("Old backups could not be removed: %s", error)
+            rotate(self.database.path, self.settings, self.revisions, self.report.backup, self._database_id)

@@ -98,6 +98,8 @@ def _lend(connection: sqlite3.Connection, missing: Lack) -> None:
         connection.create_collation(missing.name, lambda one, other: (one > other) - (one < other))
     elif missing.kind == "function":
         connection.create_function(missing.name, -1, lambda *_: None, deterministic=True)
+        # Python has no way to say that the function does no harm.
+        connection.execute("PRAGMA trusted_schema = ON")
 
 
 def _take_back(connection: sqlite3.Connection, missing: Lack) -> None:
@@ -105,6 +107,7 @@ def _take_back(connection: sqlite3.Connection, missing: Lack) -> None:
         connection.create_collation(missing.name, None)
     elif missing.kind == "function":
         connection.create_function(missing.name, -1, None)
+        connection.execute("PRAGMA trusted_schema = OFF")
 
 
 # The header: https://sqlite.org/fileformat2.html#the_database_header

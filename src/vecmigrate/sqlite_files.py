@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from vecmigrate import file_rights
 from vecmigrate.sqlite_driver import Connection, result_code
 
 __all__ = [
@@ -68,7 +69,11 @@ def connect(path: str, *, options: str = "mode=rw", timeout: float = POLL_SECOND
     itself waits only shortly for others, because no signal ends its waiting: wait with ``patiently``.
     """
     uri = f"{Path(path).absolute().as_uri()}?{options}"
-    return sqlite3.connect(uri, uri=True, timeout=timeout, isolation_level=None, factory=Connection)
+    connection = sqlite3.connect(uri, uri=True, timeout=timeout, isolation_level=None, factory=Connection)
+    # The schema may be anybody's. Runs do trust it, because a trigger of a service could not write to FTS5 otherwise:
+    # https://sqlite.org/src/doc/latest/doc/trusted-schema.md
+    connection.execute("PRAGMA trusted_schema = OFF")
+    return connection
 
 
 def open_closed_file(path: str) -> sqlite3.Connection:
@@ -226,13 +231,17 @@ def size(path: str) -> int:
         return 0
 
 
-def new_file(path: str) -> None:
-    """Create an empty file that only its owner reads, under any umask; FileExistsError if there is one."""
-    descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
+def new_file(path: str, *, is_private: bool = True) -> None:
+    """Create an empty file that only its owner reads, under any umask; FileExistsError if there is one.
+
+    One that is not private has the mode that SQLite gives to a database.
+    """
+    descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600 if is_private else 0o644)
     try:
         # By its descriptor: whoever cleans up may take its name away at any moment.
-        if os.name != "nt":
-            os.fchmod(descriptor, 0o600)
+        if os.name != "nt" and is_private:
+            file_rights.keep_private(descriptor, 0o600, path=path)
+        file_rights.belong_to_folder(descriptor, path)
     finally:
         os.close(descriptor)
 
@@ -264,10 +273,4 @@ def sync(path: str) -> None:
 
 def sync_folder(folder: str) -> None:
     """Make names in *folder* durable, where the system can."""
-    if os.name == "nt":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    file_rights.sync_names(folder)

@@ -1,0 +1,95 @@
+"""Temporary files of one database: private, gone at the end, and known again where a process was killed."""
+
+import contextlib
+import hashlib
+import logging
+import os
+import re
+import secrets
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from vecmigrate import sqlite_files
+from vecmigrate.causes import described
+from vecmigrate.errors import BackupError
+from vecmigrate.manifests import command
+
+__all__ = ["clean_temporary", "scratch"]
+
+_LONGEST = 512
+"""The longest path that SQLite opens: https://sqlite.org/src/file/src/os_unix.c, MAX_PATHNAME."""
+log = logging.getLogger("vecmigrate")
+
+_NAME_OF_BACKUP = re.compile(rf".+-\d{{8}}T\d{{6}}\.\d{{6}}Z-[A-Za-z0-9_.]+{re.escape(sqlite_files.SUFFIX)}", re.DOTALL)
+
+
+@contextlib.contextmanager
+def scratch(folder: str, database_id: str, database: str, *, is_private: bool = True) -> Iterator[str]:
+    """Give the path of a new empty file in *folder*, which goes at the end, with its sidecars.
+
+    One that cannot be removed is told, and fails nothing: the next run removes it.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9-]{1,64}", database_id):
+        # The identity was read from a database, which may hold anything.
+        database_id = hashlib.sha256(database_id.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+    path = str(Path(folder).absolute() / f".{database_id}.{_place(database)}{secrets.token_hex(4)}.tmp")
+    _require_short(path, folder, database)
+    try:
+        sqlite_files.new_file(path, is_private=is_private)
+        yield path
+    finally:
+        for suffix in ("", *sqlite_files.SIDECARS):
+            _remove(path + suffix)
+
+
+def _remove(path: str) -> None:
+    try:
+        Path(path).unlink(missing_ok=True)
+    except OSError as error:
+        log.warning(
+            "The temporary file %s could not be removed (%s); the next run tries again.", path, described(error)
+        )
+
+
+def _require_short(path: str, folder: str, database: str) -> None:
+    length = len(os.fsencode(path)) + len("-journal")
+    if length > _LONGEST:
+        step = "set VECMIGRATE_BACKUP_DIR (or backup_dir) to a folder with a shorter path, then: "
+        if os.path.realpath(folder) == os.path.dirname(os.path.realpath(database)):
+            step = "move the database to a folder with a shorter path; then there: "
+        raise BackupError(
+            f"The path of {folder} is too long: a file in it would have one of {length} bytes, and SQLite takes "
+            f"{_LONGEST}. Nothing was changed.",
+            next_step=step + command(database, "status"),
+        )
+
+
+def _place(database: str) -> str:
+    """Return what tells a database from its copies, which have the same identity."""
+    return hashlib.sha256(os.fsencode(os.path.realpath(database))).hexdigest()[:16]
+
+
+def clean_temporary(folder: str, database: str, *, but: str = "") -> None:
+    """Remove what killed runs of this database left in *folder*, but the file *but*, of the caller's own.
+
+    Call it while holding the migration lock. A restore that still waits for that makes its copy anew.
+    """
+    pattern = re.compile(rf"\.[A-Za-z0-9-]+\.{_place(database)}[0-9a-f]{{8}}\.tmp(-journal|-wal|-shm)?")
+    try:
+        present = frozenset(os.listdir(folder))
+    except OSError:
+        # Nothing was written there either, and whoever needs the folder says so.
+        return
+    names = present - {Path(but + suffix).name for suffix in ("", *sqlite_files.SIDECARS)}
+    data = {name for name in names if _NAME_OF_BACKUP.fullmatch(name)} - {os.path.basename(database)}
+    unlisted = [Path(folder, name) for name in data if f"{name.removesuffix(sqlite_files.SUFFIX)}.json" not in names]
+    for name in filter(pattern.fullmatch, names):
+        with contextlib.suppress(OSError):
+            _remove_leftover(Path(folder, name), unlisted)
+
+
+def _remove_leftover(temporary: Path, unlisted: Sequence[Path]) -> None:
+    for data in unlisted:
+        if data.exists() and temporary.samefile(data):
+            data.unlink()
+    temporary.unlink()
