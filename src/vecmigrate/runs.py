@@ -221,7 +221,7 @@ class Run:
         tool_metadata.create_all(connection)
         meta.write(connection, {"database_id": self._database_id})
         if self.report.created:
-            records.record_dead(connection, self.database)
+            records.record_dead(connection, self.database, alive=self._journal.run_id)
         with WatchedTransaction(connection) as transaction:
             try:
                 self._apply(connection, lambda _heads, context: self._guarded(connection, context, transaction))
