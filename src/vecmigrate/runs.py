@@ -192,6 +192,7 @@ class Run:
         def change(copy: Connection) -> None:
             tool_metadata.create_all(copy)
             adoption.put(copy, adoption.rows(connection))
+            meta.write(copy, meta.read(connection))
             run_scripts(copy, self._script, self._steps, before=lambda step: self._adopt(copy, step))
 
         rehearse(connection, self._shapes, change)
