@@ -34,6 +34,7 @@ _MODELS = metadata.tables["embedding_models"]
 CHUNKS = metadata.tables["vector_store_chunks"]
 EMBEDDINGS = metadata.tables["vector_store_embeddings"]
 TABLES = {_MODELS.name, CHUNKS.name, EMBEDDINGS.name}
+_ALL = select(_MODELS.c.name, _MODELS.c.dimensions, _MODELS.c.state, _MODELS.c.activated_at)
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,7 @@ class Model:
 
 def models(connection: Connection) -> list[Model]:
     """Return every model, the active one first, then the one being built. Read-only."""
-    columns = (_MODELS.c.name, _MODELS.c.dimensions, _MODELS.c.state, _MODELS.c.activated_at)
-    found = [Model(*row) for row in connection.execute(select(*columns))]
+    found = [Model(*row) for row in connection.execute(_ALL)]
     return sorted(found, key=lambda model: (model.state, model.name))
 
 
