@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import BindParameter, Connection, Select, bindparam, delete, func, select, text
+from sqlalchemy import BindParameter, Connection, Select, bindparam, delete, except_, func, select, text
 
 from vecmigrate.catalog import any_text, as_text
 from vecmigrate.embedding.models import CHUNKS, EMBEDDINGS
 from vecmigrate.schema import CLAIMS
 
-__all__ = ["LONGEST", "SHORTEST", "candidates", "of_others", "put", "release", "take"]
+__all__ = ["LONGEST", "SHORTEST", "candidates", "missing", "of_others", "put", "release", "take"]
 
 SHORTEST = 60.0
 LONGEST = 900.0
@@ -61,6 +61,16 @@ def _candidates(*, is_first: bool, is_last: bool) -> Select[Any]:
 _CANDIDATES = {
     (first, last): _candidates(is_first=first, is_last=last) for first in (True, False) for last in (True, False)
 }
+# As in models.missing, both keys are read in their order.
+_MISSING = (
+    except_(
+        select(CHUNKS.c.chunk_id).where(CHUNKS.c.chunk_id.is_not(None)),
+        select(EMBEDDINGS.c.chunk_id).where(EMBEDDINGS.c.model == _model),
+        select(CLAIMS.c.chunk_id).where(CLAIMS.c.model == _model, _IS_LIVE),
+    )
+    .order_by("chunk_id")
+    .limit(bindparam("limit"))
+)
 _LAST: dict[bool, Select[Any]] = {
     True: _IN_ORDER.limit(1).offset(bindparam("skipped")),
     False: _IN_ORDER.where(CHUNKS.c.chunk_id > bindparam("after")).limit(1).offset(bindparam("skipped")),
@@ -94,6 +104,12 @@ def candidates(
         query = _CANDIDATES[is_first, last is None]
         ids = list(connection.scalars(query, values | {"last": last}))
     return ids, ids[-1] if len(ids) == limit else last
+
+
+def missing(connection: Connection, model: str, *, limit: int) -> list[str]:
+    """Return ids of chunks that have no vector and that nobody has claimed, also not this worker. Read-only."""
+    with any_text(connection):
+        return list(connection.scalars(_MISSING, {"model": model, "limit": limit, **_live(connection)}))
 
 
 def take(connection: Connection, model: str, worker: str, ids: Sequence[str], *, lease: float) -> list[tuple[str, str]]:
