@@ -4,7 +4,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Subquery, delete, except_, func, select, update
+from sqlalchemy import ColumnElement, Connection, Subquery, delete, except_, func, literal, select, update
 
 from vecmigrate.catalog import table_names
 from vecmigrate.errors import ModelError
@@ -90,7 +90,7 @@ def missing(connection: Connection, model: str) -> int:
 
 def is_complete(connection: Connection, model: str) -> bool:
     """Tell whether every chunk has a vector of a model. Read-only."""
-    return connection.scalar(select(_without_vector(model).c.chunk_id).limit(1)) is None
+    return connection.scalar(select(literal(1)).select_from(_without_vector(model)).limit(1)) is None
 
 
 def has_vectors(connection: Connection, model: str) -> bool:

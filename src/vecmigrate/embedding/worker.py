@@ -150,14 +150,14 @@ class Worker:
         while True:
             if self._pass():
                 idle_since = None
-            # At once, because a chunk that changes before the swap holds it up.
-            if swaps and not self._should_stop() and self._swap():
-                self._remaining = 0
-                return True
             with self._turns.reading() as connection:
                 self._count(connection)
                 is_claimed = claims.of_others(connection, self._model, self._id)
-            if self._is_ended() or not (self._remaining or swaps):
+            if swaps and not self._remaining and not self._should_stop():
+                if self._swap():
+                    return True
+                continue  # A chunk has changed since.
+            if not self._remaining or self._is_ended():
                 return False
             # What others have is theirs as long as their lease runs.
             idle_since = None if is_claimed else idle_since or time.monotonic()
