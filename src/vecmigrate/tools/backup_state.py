@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 from vecmigrate import backups, manifests
 from vecmigrate.errors import BackupError
 from vecmigrate.manifests import Backup, manifest_of
-from vecmigrate.sqlite_files import SUFFIX
 from vecmigrate.shell import moving, quoted, removing
+from vecmigrate.sqlite_files import SUFFIX
 from vecmigrate.tools.finding import ERROR, NOTE, Finding, Findings, Subject
 
 __all__ = ["damaged", "missing", "stale", "unreadable"]
