@@ -121,20 +121,20 @@ def provider(subject: Subject, connection: Connection) -> Findings:
 def _unknown_providers(connection: Connection, name: str) -> Findings:
     if "provider" not in column_names(connection, name):
         return
-    stores = table(name, column("provider"))
-    is_unknown = stores.c.provider.not_in(PROVIDERS)
-    count = connection.scalar(select(func.count()).select_from(stores).where(is_unknown)) or 0
+    found = table(name, column("provider"))
+    is_unknown = found.c.provider.not_in(PROVIDERS)
+    count = connection.scalar(select(func.count()).select_from(found).where(is_unknown)) or 0
     if not count:
         return
     where = ""
     if is_sqlite(connection):
         shown: Sequence[int] = connection.scalars(
-            select(column("rowid")).select_from(stores).where(is_unknown).limit(_SHOWN)
+            select(column("rowid")).select_from(found).where(is_unknown).limit(_SHOWN)
         ).all()
         where = f" (rowid {', '.join(map(str, shown))}{' ...' if count > len(shown) else ''})"
     message = (
         f"{_rows(count)} of {name}{where} have a provider that the released MCP The Force does not know (it knows "
-        f"{', '.join(sorted(PROVIDERS))}). Its cleaning of expired stores fails for good once it comes to one of them."
+        f"{', '.join(sorted(PROVIDERS))}). Its cleaning of what has expired fails for good once it comes to one of them."
     )
     step = f"register that provider in the service, or change the column provider of these rows of {name}"
     yield Finding("provider", WARNING, message, step)
