@@ -32,7 +32,7 @@ from vecmigrate.engine import reading
 
 ROUNDS = 3
 FEW = 10_000
-WRITTEN = 6_400
+WRITTEN = 12_800
 BATCH = 64
 OLD = "sentence-transformers/all-MiniLM-L6-v2"
 NEW = "Salesforce/SFR-Embedding-Code-400M_R"
