@@ -141,7 +141,11 @@ def workers(path: Path, count: int) -> float:
             each.stdout.readline()
         began = time.perf_counter()
         for each in started:
-            each.communicate("go\n")
+            assert each.stdin is not None
+            each.stdin.write("go\n")
+            each.stdin.flush()
+        for each in started:
+            each.communicate()
         took = time.perf_counter() - began
         assert [0] * count == [each.returncode for each in started]
         return took
