@@ -175,7 +175,7 @@ def _require_writable(database: Database) -> None:
         )
     if path is None or not os.path.exists(path):
         return
-    if not is_writable(path):
+    if not is_writable(path) or soundness.has_unknown_format(path):
         raise unusable(database, _sqlite_error("SQLITE_READONLY"))
 
 
