@@ -50,6 +50,11 @@ def database(healthy_folder: Path, tmp_path: Path) -> Path:
     return folder / "service.sqlite3"
 
 
+def lose_backups(folder: Path) -> None:
+    for backup in folder.glob("*.sqlite3"):
+        backup.unlink()
+
+
 def doctor(path: Path, *words: str) -> Result:
     return run_cli("--db-path", path, "doctor", "--json", *words)
 
@@ -226,9 +231,7 @@ MENDED = {
         ),
     ),
     "a backup without its data": Plant("backup-missing", "error", lambda path: newest_backup(path).unlink()),
-    "no data of any backup": Plant(
-        "backup-missing", "error", lambda path: [each.unlink() for each in (path.parent / "backups").glob("*.sqlite3")]
-    ),
+    "no data of any backup": Plant("backup-missing", "error", lambda path: lose_backups(path.parent / "backups")),
     "a backup with a bit that is wrong": Plant("backup-damaged", "error", lambda path: flip(newest_backup(path))),
     "a backup cut short": Plant("backup-damaged", "error", lambda path: os.truncate(newest_backup(path), 1000)),
     "half a manifest": Plant(
