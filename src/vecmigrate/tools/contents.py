@@ -134,7 +134,7 @@ def _unknown_providers(connection: Connection, name: str) -> Findings:
         where = f" (rowid {', '.join(map(str, shown))}{' ...' if count > len(shown) else ''})"
     message = (
         f"{_rows(count)} of {name}{where} have a provider that the released MCP The Force does not know (it knows "
-        f"{', '.join(sorted(PROVIDERS))}). Its cleaning of what has expired fails for good once it comes to one of them."
+        f"{', '.join(sorted(PROVIDERS))}). Its cleaning fails for good once it comes to one of them."
     )
     step = f"register that provider in the service, or change the column provider of these rows of {name}"
     yield Finding("provider", WARNING, message, step)
