@@ -752,3 +752,36 @@ def test_content_of_a_file_is_known_without_locking_it(tmp_path: Path) -> None:
         connection.executescript(META % ID)
         known = sqlite_files.identity(connection)
     assert (known.database_id, known.revision, known.app_version) == (ID, None, None)
+
+
+def test_one_backup_that_cannot_be_removed_does_not_stop_the_rotation(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is told, and the others beyond the number go."""
+    database, folder = make(tmp_path / "app.db", revision="002"), tmp_path / "backups"
+    made = [back_up(database, folder, revision="002") for _ in range(5)]
+    # A folder with something in it is what nobody can unlink, not even root.
+    Path(made[0].path).unlink()
+    Path(made[0].path).mkdir()
+    (Path(made[0].path) / "kept").touch()
+
+    assert [made[1].name, made[2].name] == rotated(folder, database, keep=2)
+    assert made[0].path in caplog.text
+
+
+@pytest.mark.parametrize("length", [430, 470, 500, 600])
+def test_a_path_that_is_too_long_for_sqlite_names_the_setting(tmp_path: Path, length: int) -> None:
+    """SQLite opens no path of more than 512 bytes, and the names of backups are long."""
+    database = make(tmp_path / "app.db")
+    folder = tmp_path
+    while len(str(folder)) < length:
+        folder = folder / ("f" * min(200, max(1, length - len(str(folder)) - 1)))
+    folder.mkdir(parents=True)
+
+    if length < 440:
+        assert 200 == count(back_up(database, folder).path)
+        return
+    with pytest.raises(BackupError, match="too long") as raised:
+        back_up(database, folder)
+    assert "VECMIGRATE_BACKUP_DIR" in raised.value.next_step
+    assert [] == list(folder.iterdir())

@@ -390,3 +390,67 @@ def test_a_faulty_script_is_named(
         assert fault.format(added=added.name) in result.document["error"]["message"]
         assert ".. " not in result.document["error"]["message"]
     assert before == untouched(released.parent)
+
+
+# Values that are none, and options that do not go together.
+
+
+def test_an_empty_name_is_not_the_newest_backup(released: Path) -> None:
+    """A variable of a script that is not set restores nothing; without a name it is the newest one."""
+    assert 0 == run_cli("--db-path", released, "migrate").code
+    before = untouched(released.parent)
+
+    empty = run_cli("--db-path", released, "rollback", "--to-version", "base", "--from-backup", "")
+
+    assert 2 == empty.code
+    assert "--from-backup is empty" in empty.err
+    assert before == untouched(released.parent)
+    assert 0 == run_cli("--db-path", released, "rollback", "--to-version", "base", "--from-backup").code
+
+
+@pytest.mark.parametrize("command", ["history", "preserved"])
+def test_a_limit_beyond_what_a_database_counts_to_is_a_usage_error(command: str, released: Path) -> None:
+    """2**63 rows are more than there can be; one less is a limit like any other."""
+    assert 0 == run_cli("--db-path", released, "migrate").code
+
+    assert 2 == run_cli("--db-path", released, command, "--limit", str(1 << 63)).code
+    assert 0 == run_cli("--db-path", released, command, "--limit", str((1 << 63) - 1)).code
+
+
+@pytest.mark.parametrize("options", ["--clear --yes --limit 1", "--clear --yes --rebuild", "--rebuild --limit 1"])
+def test_options_of_history_that_exclude_each_other_are_a_usage_error(options: str, released: Path) -> None:
+    """Who clears with a limit means to clear something, and not all."""
+    assert 0 == run_cli("--db-path", released, "migrate").code
+    before = run_cli("--db-path", released, "history", "--json").document
+
+    assert 2 == run_cli("--db-path", released, "history", *options.split()).code
+    assert before == run_cli("--db-path", released, "history", "--json").document
+
+
+def test_thousands_of_manifests_that_cannot_be_read_are_one_line(released: Path) -> None:
+    """The folder, how many there are, and one of them by name."""
+    assert 0 == run_cli("--db-path", released, "migrate").code
+    folder = released.parent / "backups"
+    for number in range(2000):
+        (folder / f"x-20260101T000000.{number:06d}Z-base.json").write_text("{", encoding="utf-8")
+
+    listed = run_cli("--db-path", released, "backup", "list")
+
+    assert 1 == len(listed.err.splitlines())
+    assert f"2000 manifests in {folder} cannot be read" in listed.err
+    assert "x-20260101T000000.000000Z-base.json" in listed.err
+
+
+def test_sql_that_is_stored_as_bytes_is_sql(released: Path) -> None:
+    """Who edits the schema by hand may leave a BLOB there, which SQLite takes."""
+    legacy.execute(
+        released,
+        "PRAGMA writable_schema = ON",
+        "UPDATE sqlite_master SET sql = CAST(sql AS BLOB) WHERE name IN ('touched', 'vector_stores')",
+        "PRAGMA writable_schema = RESET",
+    )
+
+    migrated = run_cli("--db-path", released, "migrate")
+
+    assert 0 == migrated.code, migrated.err
+    assert 0 == run_cli("--db-path", released, "rollback", "--to-version", "0").code

@@ -89,6 +89,10 @@ def edit(connection: sa.Connection, what: str, place: int, values: list[Any]) ->
         pass
 
 
+def waiting(connection: sa.Connection) -> int:
+    return sum(1 for row in kept(connection) if not row["landed"])
+
+
 @pytest.mark.parametrize("shape", TABLES)
 @pytest.mark.parametrize("name", CHANGES)
 @settings(
@@ -110,10 +114,12 @@ def test_there_and_back_gives_the_same_rows_from_every_state(
         for edits in [[], *steps]:
             for each in edits:
                 edit(connection, *each)
-            before, aside = rows(connection, "t"), sum(1 for row in kept(connection) if not row["landed"])
+            before, aside = rows(connection, "t"), waiting(connection)
             ways[0](connection, change)
             ways[1](connection, change)
-            assert before == rows(connection, "t")
-            assert aside == sum(1 for row in kept(connection) if not row["landed"])
+            after, returned = rows(connection, "t"), aside - waiting(connection)
+            # What stayed aside because another row had its key may come back now that this one is gone.
+            assert (len(before) + returned, True) == (len(after), all(row in after for row in before))
+            assert returned == 0 or edits
             ways[0](connection, change)
             ways.reverse()

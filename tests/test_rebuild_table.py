@@ -193,6 +193,44 @@ def test_a_row_that_a_new_rule_refuses_waits() -> None:
         assert before == rows(connection, "stores")
 
 
+def unique_lengths() -> dict[str, Any]:
+    return {
+        "table": "stores",
+        "revision": "003",
+        "key": "id",
+        "change": {"size": (sa.Column("size", sa.Integer), sa.Column("size", sa.Integer, unique=True))},
+    }
+
+
+def test_a_row_lands_when_the_one_that_had_its_key_is_gone_before_the_way_up() -> None:
+    """What kept it out is gone since it went back, so it lands although nobody edited it."""
+    with database(STORES) as connection:
+        connection.exec_driver_sql("INSERT INTO stores VALUES ('a', 'x', NULL, 1), ('b', 'x', NULL, 1)")
+        up(connection, unique_lengths())
+        down(connection, unique_lengths())
+        connection.exec_driver_sql("DELETE FROM stores WHERE id = 'a'")
+        up(connection, unique_lengths())
+
+        assert ["b"] == connection.exec_driver_sql("SELECT id FROM stores").scalars().all()
+        assert [] == kept(connection)
+
+
+def test_a_row_stays_aside_when_the_one_that_had_its_key_was_gone_already() -> None:
+    """Down and up again makes no row that was not there before; an edit lets it land."""
+    with database(STORES) as connection:
+        connection.exec_driver_sql("INSERT INTO stores VALUES ('a', 'x', NULL, 1), ('b', 'x', NULL, 1)")
+        up(connection, unique_lengths())
+        connection.exec_driver_sql("DELETE FROM stores WHERE id = 'a'")
+        down(connection, unique_lengths())
+        up(connection, unique_lengths())
+        assert [] == rows(connection, "stores")
+
+        down(connection, unique_lengths())
+        connection.exec_driver_sql("UPDATE stores SET provider = 'y' WHERE id = 'b'")
+        up(connection, unique_lengths())
+        assert ["b"] == connection.exec_driver_sql("SELECT id FROM stores").scalars().all()
+
+
 def test_composite_keys_and_tables_without_rowid() -> None:
     """A key of several columns finds its rows again, in a table without rowids too."""
     change = {"table": "pairs", "revision": "003", "key": ("a", "b"), "drop": [sa.Column("x", sa.LargeBinary)]}

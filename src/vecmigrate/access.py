@@ -4,10 +4,11 @@ import os
 from typing import Any
 
 from alembic.config import Config
+from packaging.version import Version
 from sqlalchemy import Connection
 
 from vecmigrate.engine import Database, locate, reading
-from vecmigrate.errors import DatabaseUnusableError
+from vecmigrate.errors import ConfigurationError, DatabaseUnusableError
 from vecmigrate.heads import current_heads, one_of
 from vecmigrate.locks import ThreadLock
 from vecmigrate.revisions import Revisions, load
@@ -33,12 +34,25 @@ def alembic_config(settings: Settings | None = None, **attributes: Any) -> Confi
     return config
 
 
+def _checked(app_version: str | None) -> str | None:
+    try:
+        if app_version is not None:
+            Version(app_version)
+    except (ValueError, TypeError):  # also of a number of more digits than Python reads
+        raise ConfigurationError(
+            f"The argument app_version is {app_version!r}, which is not a version number (PEP 440), such as 1.2.2. "
+            "Nothing was changed.",
+            next_step="pass the version of the application as it is released, or leave the argument out",
+        ) from None
+    return app_version
+
+
 class Access:
     """A database that is named and not opened, and what reads its revision."""
 
     def __init__(self, settings: Settings, *, app_version: str | None = None) -> None:
         self.settings = settings
-        self.app_version = app_version
+        self.app_version = _checked(app_version)
         self.database: Database = locate(settings.database_url)
 
     # What only reads.

@@ -5,9 +5,10 @@ from collections.abc import Callable
 from typing import Any
 
 from alembic.config import Config
-from sqlalchemy import URL, Engine
+from sqlalchemy import URL, Connection, Engine
 
 from vecmigrate import access, settings
+from vecmigrate.callers import taking_connections
 from vecmigrate.causes import quoting_no_values
 from vecmigrate.embedding import reembed as embedding
 from vecmigrate.embedding.embedders import Embedder
@@ -19,8 +20,8 @@ from vecmigrate.overview import Status
 
 __all__ = ["alembic_config", "backup", "reembed", "restore", "rollback", "status", "upgrade"]
 
-_Url = str | os.PathLike[str] | URL | Engine | None
-"""A URL, a path object, or an Engine; None for ``VECMIGRATE_DATABASE_URL``."""
+_Url = str | os.PathLike[str] | URL | Engine | Connection | None
+"""A URL, a path object, an Engine or a Connection; None for ``VECMIGRATE_DATABASE_URL``."""
 
 
 def _migrator(url: _Url, **arguments: Any) -> Migrator:
@@ -38,12 +39,14 @@ def alembic_config(url: _Url = None) -> Config:
 
 
 @quoting_no_values()
+@taking_connections
 def status(url: _Url = None, *, app_version: str | None = None) -> Status:
     """Return what is known of a database. Read-only; an absent database is reported, not created."""
     return Migrator(settings.resolve({"database_url": url}, os.environ), app_version=app_version).status()
 
 
 @quoting_no_values()
+@taking_connections
 def upgrade(
     url: _Url = None,
     target: str = "head",
@@ -60,6 +63,7 @@ def upgrade(
 
 
 @quoting_no_values()
+@taking_connections
 def rollback(
     url: _Url = None,
     *,
@@ -74,12 +78,14 @@ def rollback(
 
 
 @quoting_no_values()
+@taking_connections
 def backup(url: _Url = None, *, lock_timeout: float | None = None) -> Backup:
     """Back up an SQLite database, under its write lock. Raises VecmigrateError."""
     return _migrator(url, lock_timeout=lock_timeout).create_backup()
 
 
 @quoting_no_values()
+@taking_connections
 def restore(url: _Url = None, *, name: str, lock_timeout: float | None = None) -> Report:
     """Put a verified backup in place of the present state, which is saved first. Raises VecmigrateError."""
     chosen = _migrator(url, lock_timeout=lock_timeout)

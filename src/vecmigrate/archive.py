@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from vecmigrate import backups, bystanders, history, lost, manifests, meta, records, restoring
+from vecmigrate import backups, bystanders, file_rights, history, lost, manifests, meta, records, restoring
 from vecmigrate.access import Access, one_at_a_time
 from vecmigrate.carrying import carry_over, restored
 from vecmigrate.catalog import has_content
@@ -207,6 +207,7 @@ class Archive(Access):
         if done.bytes_in:
             report.notes.append(f"Its bytes are saved: {done.bytes_in}")
         self._finish(marker, backup.database_id, known)
+        report.note_logged(file_rights.taken())
         report.duration_seconds = time.monotonic() - began
         return report
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from vecmigrate import sqlite_files
+from vecmigrate import file_rights, sqlite_files
 from vecmigrate.causes import described
 from vecmigrate.comparison import same_bytes
 from vecmigrate.errors import RestoreFailedError
@@ -155,7 +155,7 @@ def _make_alike(new: str, old: str) -> None:
         # Only root may give a file away.
         with contextlib.suppress(PermissionError):
             os.chown(new, status.st_uid, status.st_gid)
-    Path(new).chmod(stat.S_IMODE(status.st_mode))
+    file_rights.keep_private(new, stat.S_IMODE(status.st_mode), path=new)
 
 
 def _put_back(path: str, aside: str, suffixes: Sequence[str]) -> None:

@@ -4,6 +4,7 @@ A backup is a data file and, beside it, a manifest of the same name.
 """
 
 import contextlib
+import logging
 import os
 import re
 import shutil
@@ -14,7 +15,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from vecmigrate import sqlite_files, trust
+from vecmigrate import file_rights, sqlite_files, trust
 from vecmigrate.causes import described
 from vecmigrate.comparison import same_content
 from vecmigrate.errors import BackupError, LockTimeoutError
@@ -46,6 +47,7 @@ __all__ = [
     "damaged",
     "discard",
     "find",
+    "is_removed",
     "is_verified",
     "listing",
     "newest_verified",
@@ -57,6 +59,7 @@ __all__ = [
     "verify",
 ]
 
+log = logging.getLogger("vecmigrate")
 _MARGIN = 1 << 16
 _FEW = 3
 
@@ -120,8 +123,7 @@ def _explained(database: str, folder: str) -> Iterator[None]:
             ) from error
         raise BackupError(
             f"No backup of {database} could be written to {folder}: {described(error)}. Nothing was changed.",
-            next_step=f"make {folder} writable with room in it, or set VECMIGRATE_BACKUP_DIR, then: "
-            + command(database, "backup", "create"),
+            next_step=f"{file_rights.how_to_write(folder, error)}, then: " + command(database, "backup", "create"),
         ) from error
 
 
@@ -214,9 +216,13 @@ def prepare_folder(folder: str) -> None:
     new = [each for each in (path, *path.parents) if not os.path.lexists(each)]
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for made in reversed(new):
+            _take_over(made)
         if new:
-            path.chmod(0o700)
-        (path / ".gitignore").write_text("*\n", encoding="utf-8")
+            file_rights.keep_private(folder, 0o700, path=folder)
+        with open(path / ".gitignore", "w", encoding="utf-8") as ignore:
+            file_rights.belong_to_folder(ignore.fileno(), str(path / ".gitignore"))
+            ignore.write("*\n")
         for each in new:
             sqlite_files.sync_folder(str(each.parent))
     except BaseException as error:
@@ -225,8 +231,23 @@ def prepare_folder(folder: str) -> None:
             raise
         raise BackupError(
             f"The backup folder {folder} could not be created: {described(error)}. Nothing was changed.",
-            next_step="set VECMIGRATE_BACKUP_DIR to a folder that can be written, then run the same again",
+            next_step=f"{file_rights.how_to_write(_standing(path), error)}, then run the same again",
         ) from error
+
+
+def _standing(path: Path) -> str:
+    """Return a folder, or the nearest one above it that is there."""
+    return str(next(each for each in (path, *path.absolute().parents) if each.exists()))
+
+
+def _take_over(folder: Path) -> None:
+    if os.name == "nt":
+        return
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        file_rights.belong_to_folder(descriptor, str(folder))
+    finally:
+        os.close(descriptor)
 
 
 def _is_half_made(path: Path) -> bool:
@@ -278,16 +299,17 @@ def rotate(
         of_revision = (backup for backup in backups if backup.revision == revision)
         ways_back.append(next((backup for backup in of_revision if is_verified(backup)), None))
     doomed = [backup for backup in reversed(surplus) if backup not in ways_back]
-    for backup in doomed:
-        try:
-            discard(backup.path)
-        except OSError as error:
-            raise BackupError(
-                f"Old backups of {database_path} could not be removed from {folder}: {described(error)}. "
-                "The database and the newer backups are as they were.",
-                next_step=f"remove {backup.name} by hand, then: " + command(database_path, "backup", "prune"),
-            ) from error
-    return [backup.name for backup in doomed]
+    return [backup.name for backup in doomed if is_removed(backup)]
+
+
+def is_removed(backup: Backup) -> bool:
+    """Remove a backup; where that cannot be, log it, because the next one may go all the same."""
+    try:
+        discard(backup.path)
+    except OSError as error:
+        log.warning("The old backup %s could not be removed: %s", backup.path, described(error))
+        return False
+    return True
 
 
 def reusable(

@@ -8,11 +8,12 @@ import os
 import sqlite3
 import time
 
+from vecmigrate.forks import gate
 from vecmigrate.scripts_folder import newest_revision
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from sqlalchemy import URL, Engine
+    from sqlalchemy import URL, Connection, Engine
 
     from vecmigrate.errors import VecmigrateError
 
@@ -79,7 +80,7 @@ class BootReport:
 
 
 def ensure_current(
-    url: "str | os.PathLike[str] | URL | Engine | None" = None,
+    url: "str | os.PathLike[str] | URL | Engine | Connection | None" = None,
     *,
     on_failure: str = "warn",
     lock_timeout: float = 30.0,
@@ -90,11 +91,13 @@ def ensure_current(
     Call it before the first request, on every start, from as many processes as there are. At head it
     opens the file, reads one row, and writes nothing. Otherwise it runs ``upgrade`` with its lock, backup
     and history. ``lock_timeout`` is in seconds, ``app_version`` the version of the calling application (by
-    default the newest one known here) for the question whether it may use a newer database.
+    default the newest one known here) for the question whether it may use a newer database; one that is no version
+    number (PEP 440) is an error at every start.
 
-    ``url`` may also be a path object, in which no character has a meaning of its own as ``?`` has in a URL, or
-    an Engine. Of one on a file only the URL is used; one on memory is migrated itself, without a backup, while
-    it has no transaction open.
+    ``url`` may also be a path object, in which no character has a meaning of its own as ``?`` has in a URL, an Engine
+    or a Connection. Of one on a file only the URL is used; one on memory is migrated itself, without a backup, while
+    it has no transaction open. Of an asynchronous engine on memory it takes a connection:
+    ``await connection.run_sync(vecmigrate.ensure_current)``.
 
     With ``on_failure="warn"`` failures are logged and reported, never raised; with ``"raise"`` a
     VecmigrateError is raised whenever the database may not be used. Blocks: from an event loop call it
@@ -103,12 +106,28 @@ def ensure_current(
     if on_failure not in {"warn", "raise"}:
         raise ValueError(f"on_failure must be 'warn' or 'raise', not {on_failure!r}")
     began = time.perf_counter()
-    head = _revision_if_current(url, lock_timeout)
+    head = None
+    if (app_version is None or _is_version(app_version)) and not gate.is_torn:
+        with gate:
+            head = _revision_if_current(url, lock_timeout)
     if head is not None:
         return BootReport(state="current", before=head, after=head, duration_seconds=time.perf_counter() - began)
     from vecmigrate.booting import boot  # noqa: PLC0415 - heavy, and only needed where there is work
 
     return boot(url, raises=on_failure == "raise", lock_timeout=lock_timeout, app_version=app_version)
+
+
+def _is_version(app_version: str) -> bool:
+    """Tell whether the version of the application can be compared, of the usual ones without an import."""
+    if isinstance(app_version, str) and app_version.replace(".", "").isdecimal():
+        return True
+    from packaging.version import InvalidVersion, Version  # noqa: PLC0415 - only for what is not digits and dots
+
+    try:
+        Version(app_version)
+    except (InvalidVersion, TypeError):
+        return False
+    return True
 
 
 def _revision_if_current(url: object, lock_timeout: float) -> "str | None":
@@ -139,11 +158,12 @@ def _plain_path(url: object) -> "str | None":
     if isinstance(url, str):
         prefix = next((each for each in _PREFIXES if url.startswith(each)), None)
         path = url[len(prefix) :].partition("?")[0] if prefix else ""
-        if "%" in path:
-            return None  # Versions of SQLAlchemy differ in what that means.
+        if "%" in path or min(url, default=" ") < " " or "\x7f" in url:
+            return None  # Versions of SQLAlchemy differ in what the first means; the second is looked at more closely.
     elif isinstance(url, os.PathLike):
         path = os.fsdecode(url)
     else:
+        url = getattr(url, "engine", url)  # a Connection's
         url = getattr(url, "url", url)  # an Engine's
         if getattr(url, "drivername", "").partition("+")[0] != "sqlite":
             return None

@@ -8,6 +8,7 @@ from typing import Any
 
 from vecmigrate import settings
 from vecmigrate.boot import BootReport
+from vecmigrate.callers import called
 from vecmigrate.causes import told, without_values
 from vecmigrate.engine import Database
 from vecmigrate.errors import AheadError, ConfigurationError, LockTimeoutError, RunFailedError, VecmigrateError
@@ -23,10 +24,7 @@ def boot(url: Any, *, raises: bool, lock_timeout: float, app_version: str | None
     """Upgrade, and turn how that went into a report. Raises VecmigrateError only with ``raises``."""
     began = time.perf_counter()
     try:
-        chosen = settings.resolve({"database_url": url, "lock_timeout": lock_timeout}, os.environ)
-        migrator = Migrator(chosen, app_version=app_version)
-        _require_lasting(migrator.database)
-        report = migrator.upgrade()
+        report = called(url, lambda named: _upgraded(named, lock_timeout, app_version))
     except LockTimeoutError as error:
         # The environment has no say here: an argument, also a default one, comes first.
         error.next_step = "start again when the other process is done, or pass a longer lock_timeout"
@@ -44,13 +42,21 @@ def boot(url: Any, *, raises: bool, lock_timeout: float, app_version: str | None
     return _failed(failure, time.perf_counter() - began)
 
 
+def _upgraded(named: Any, lock_timeout: float, app_version: str | None) -> Report:
+    chosen = settings.resolve({"database_url": named, "lock_timeout": lock_timeout}, os.environ)
+    migrator = Migrator(chosen, app_version=app_version)
+    _require_lasting(migrator.database)
+    return migrator.upgrade()
+
+
 def _require_lasting(database: Database) -> None:
     """Refuse a URL that means memory: the database would be gone before the service could use it."""
     if database.is_sqlite and database.path is None and database.engine is None:
         raise ConfigurationError(
             "The database URL names a database in memory, which only the connection that made it can see. "
             "Nothing was changed.",
-            next_step="pass the service's Engine, or the URL of a file",
+            next_step="pass the service's Engine or Connection, or the URL of a file; of an asynchronous engine: "
+            "await connection.run_sync(vecmigrate.ensure_current)",
         )
 
 

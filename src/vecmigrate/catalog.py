@@ -93,7 +93,8 @@ def objects(connection: Connection) -> list[Object]:
         rows = connection.exec_driver_sql(
             "SELECT type, name, tbl_name, coalesce(sql, '') FROM sqlite_master ORDER BY rowid"
         )
-        return [Object(*row) for row in rows]
+        # Who writes the schema by hand may put bytes there.
+        return [Object(*map(as_text, row)) for row in rows]
     inspector = inspect(connection)
     tables = [Object("table", name, name, "") for name in inspector.get_table_names()]
     return tables + [Object("view", name, name, "") for name in inspector.get_view_names()]

@@ -6,7 +6,7 @@ import sqlite3
 
 from sqlalchemy.exc import DBAPIError
 
-from vecmigrate import soundness, sqlite_driver
+from vecmigrate import file_rights, soundness, sqlite_driver
 from vecmigrate.errors import DatabaseUnusableError
 from vecmigrate.sqlite_files import SIDECARS
 
@@ -108,7 +108,8 @@ def _refusal(path: str, cause: BaseException) -> tuple[str, str]:
     if not os.access(path, os.R_OK):
         return "cannot be opened (permissions?)", f"make {path} and its folder readable and writable, then run it again"
     if _unwritable(path):
-        return "is read-only, or in a read-only folder", f"make {unwritable(path)} writable, then run it again"
+        step = file_rights.whose(_unwritable(path)[0]) or f"make {unwritable(path)} writable"
+        return "is read-only, or in a read-only folder", f"{step}, then run it again"
     why = getattr(cause, "strerror", None) or "SQLite was refused it, though its permissions allow it"
     step = "see that the process may open more files (ulimit -n) and that the disk is sound, then run it again"
     return f"cannot be opened for writing: {why}", step

@@ -120,12 +120,16 @@ def locate(url: str | os.PathLike[str] | URL | Engine) -> Database:
     """
     if isinstance(url, Engine):
         named = locate(url.url)
-        return replace(named, engine=url) if named.is_sqlite and named.path is None else named
+        if not named.is_sqlite or named.path is not None:
+            return named
+        if url.dialect.is_async:
+            raise _of_an_event_loop()
+        return replace(named, engine=url)
     if isinstance(url, os.PathLike):
         url = URL.create("sqlite", database=os.path.abspath(url))
     inner = getattr(url, "sync_engine", None)
     if isinstance(inner, Engine):
-        return locate(inner.url)
+        return locate(inner)
     parsed, backend, driver = urls.parsed(url)
     if backend not in {"sqlite", "postgresql"}:
         raise ConfigurationError(
@@ -141,6 +145,13 @@ def locate(url: str | os.PathLike[str] | URL | Engine) -> Database:
         driver = "psycopg"
     parsed = parsed.set(drivername=f"{backend}+{_SYNCHRONOUS.get(driver, driver)}")
     return Database(parsed, urls.sqlite_path(parsed) if backend == "sqlite" else None)
+
+
+def _of_an_event_loop() -> ConfigurationError:
+    return ConfigurationError(
+        "The Engine is an asynchronous one on memory, which only a connection of it can migrate. Nothing was changed.",
+        next_step="async with engine.connect() as connection: await connection.run_sync(vecmigrate.ensure_current)",
+    )
 
 
 def unusable(database: Database, error: BaseException) -> DatabaseUnusableError:
@@ -262,7 +273,9 @@ def engine_of(database: Database, *, timeout: float, read_only: bool, shared: bo
             next_step="use a Python with a newer SQLite; python -c 'import sqlite3; print(sqlite3.sqlite_version)'",
         )
     connect = partial(_connect_sqlite, database, read_only=read_only)
-    engine = quiet(create_engine("sqlite://", creator=connect, poolclass=NullPool, hide_parameters=True))
+    # Only Alembic shows this URL (current -v); the file is opened by what stands above.
+    url = sqlite_url(database.path) if database.path else "sqlite://"
+    engine = quiet(create_engine(url, creator=connect, poolclass=NullPool, hide_parameters=True))
     event.listen(engine, "handle_error", let_through)
     if not read_only:
         event.listen(engine, "begin", lambda c: lock_sqlite(str(database), c, timeout))

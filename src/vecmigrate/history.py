@@ -14,7 +14,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, Select, delete, insert, inspect, select
 
-from vecmigrate import meta, sqlite_files
+from vecmigrate import file_rights, meta, sqlite_files
 from vecmigrate.catalog import any_text, as_text
 from vecmigrate.names import LONGEST, fitting
 from vecmigrate.schema import HISTORY, META
@@ -220,8 +220,10 @@ def write_file(path: str, text: str, *, token: str) -> None:
         with os.fdopen(descriptor, "w", encoding="utf-8", errors="backslashreplace") as file:
             file.write(text)
             file.flush()
+            if os.name != "nt":
+                file_rights.keep_private(file.fileno(), 0o600, path=path)
+                file_rights.belong_to_folder(file.fileno(), path)
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o600)
         os.replace(temporary, path)
     except BaseException:
         remove(temporary)

@@ -46,6 +46,11 @@ class Report:
         self.notes.append(note)
         self.logged.append(note)
 
+    def note_logged(self, notes: Sequence[str]) -> None:
+        """Add notes that the log has had."""
+        self.notes += notes
+        self.logged += notes
+
     def take_back(self) -> None:
         """Forget the steps that were rolled back."""
         self.applied, self.reverted, self.to_revision = [], [], self.from_revision

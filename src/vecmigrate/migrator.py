@@ -8,7 +8,7 @@ from typing import Any
 from alembic import command
 from alembic.util import CommandError
 
-from vecmigrate import adoption, bystanders, history, lost, meta, records
+from vecmigrate import adoption, bystanders, file_rights, history, lost, meta, records
 from vecmigrate.access import alembic_config, one_at_a_time
 from vecmigrate.engine import translated, writing
 from vecmigrate.errors import AheadError, ConfigurationError, RunFailedError, TargetError, VecmigrateError
@@ -155,6 +155,8 @@ class Migrator(Overview):
                     f"{str(error).rstrip('.')}. Nothing was changed.",
                     next_step=f"vecmigrate {self.database.option} status",
                 ) from error
+            finally:
+                report.note_logged(file_rights.taken())
 
     def adopt(
         self, root: str, *, dimensions: int | None = None, model: str | None = None, dry_run: bool = False

@@ -174,10 +174,13 @@ def forget(database: Database, marker: history.Marker) -> None:
             marker.remove(database.path)
 
 
-def record_dead(connection: Connection, database: Database) -> None:
-    """Record in a new database the runs that died before it was there, in the caller's transaction."""
+def record_dead(connection: Connection, database: Database, *, alive: str) -> None:
+    """Record in a new database the runs that died before it was there, in the caller's transaction.
+
+    ``alive`` is the id of the caller's own run, whose marker stands there too.
+    """
     if database.path:
-        _record_dead(connection, history.markers(database.path))
+        _record_dead(connection, [each for each in history.markers(database.path) if each.run_id != alive])
 
 
 def _leave(database: Database, marker: history.Marker, attempt: history.Attempt) -> None:

@@ -4,6 +4,7 @@ import hashlib
 import os
 import re
 import traceback
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,9 +15,15 @@ from alembic.util import CommandError
 
 from vecmigrate import app_versions
 from vecmigrate.errors import ConfigurationError, TargetError
+from vecmigrate.scripts_folder import script_location
 
 __all__ = ["Revision", "Revisions", "load"]
 
+_CORRECT = "correct the revision scripts; each names the one before it in down_revision"
+_RENUMBER = (
+    "give the script that was not released yet the next free number: in its name, in revision, and in down_revision "
+    "the number before it"
+)
 _NUMBER = re.compile(r"\d{1,18}")
 _RELATIVE = re.compile(r"[+-]\d{1,18}")
 """No revision has a longer number, and Python refuses to read one of thousands of digits."""
@@ -134,11 +141,14 @@ class Revisions:
 def load(config: Config) -> Revisions:
     """Read all revision scripts of a configuration. Raises ConfigurationError for several heads and faulty scripts."""
     location = config.get_main_option("script_location") or ""
+    _require_complete(location)
     if twins := _twins(os.path.join(location, "versions")):
-        raise _malformed(location, f"{' and '.join(twins)} have one number")
+        raise _malformed(location, f"{' and '.join(twins)} have one number", step=_RENUMBER)
     try:
         script = ScriptDirectory.from_config(config)
-        scripts = list(script.walk_revisions())[::-1]
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", "Revision .* is present more than once")
+            scripts = list(script.walk_revisions())[::-1]
     except CommandError as error:
         raise _malformed(location, str(error).rstrip(".")) from error
     except Exception as error:  # whatever a script raises while it is imported
@@ -149,6 +159,14 @@ def load(config: Config) -> Revisions:
     versions = app_versions.load(revisions=[each.revision for each in scripts])
     by_revision: Mapping[str, app_versions.AppVersion] = {each.revision: each for each in versions.entries}
     return Revisions(tuple(_revision(each, by_revision.get(each.revision)) for each in scripts), versions)
+
+
+def _require_complete(location: str) -> None:
+    if location == script_location() and not os.path.isfile(os.path.join(location, "env.py")):
+        raise ConfigurationError(
+            f"The package vecmigrate is incomplete: its revision scripts are not in {location}. Nothing was changed.",
+            next_step="install it with all its files; PyInstaller takes them with --collect-all vecmigrate",
+        )
 
 
 def _twins(folder: str) -> list[str]:
@@ -175,6 +193,8 @@ def _revision(script: Script, version: app_versions.AppVersion | None) -> Revisi
 def _fault(error: Exception, location: str) -> str:
     """Return what a script raised, and where in it."""
     inside = [each for each in traceback.extract_tb(error.__traceback__) if each.filename.startswith(location)]
+    if isinstance(error, UserWarning) and not inside:
+        return str(error)
     if isinstance(error, KeyError) and not inside:
         return f"a down_revision names {error}, and there is no such revision"
     place = (inside[-1].filename, inside[-1].lineno) if inside else None
@@ -183,8 +203,8 @@ def _fault(error: Exception, location: str) -> str:
     return type(error).__name__ + (f" in {os.path.basename(place[0])}, line {place[1]}" if place else "")
 
 
-def _malformed(location: str, why: str) -> ConfigurationError:
+def _malformed(location: str, why: str, *, step: str = _CORRECT) -> ConfigurationError:
     return ConfigurationError(
         f"The revision scripts in {location} cannot be used: {why}. Nothing was changed.",
-        next_step="correct the revision scripts; each names the one before it in down_revision",
+        next_step=step,
     )

@@ -11,9 +11,13 @@ from pathlib import Path
 
 from vecmigrate import sqlite_files
 from vecmigrate.causes import described
+from vecmigrate.errors import BackupError
+from vecmigrate.manifests import command
 
 __all__ = ["clean_temporary", "scratch"]
 
+_LONGEST = 512
+"""The longest path that SQLite opens: https://sqlite.org/src/file/src/os_unix.c, MAX_PATHNAME."""
 log = logging.getLogger("vecmigrate")
 
 _NAME_OF_BACKUP = re.compile(rf".+-\d{{8}}T\d{{6}}\.\d{{6}}Z-[A-Za-z0-9_.]+{re.escape(sqlite_files.SUFFIX)}", re.DOTALL)
@@ -29,6 +33,7 @@ def scratch(folder: str, database_id: str, database: str, *, is_private: bool = 
         # The identity was read from a database, which may hold anything.
         database_id = hashlib.sha256(database_id.encode("utf-8", "surrogatepass")).hexdigest()[:32]
     path = str(Path(folder).absolute() / f".{database_id}.{_place(database)}{secrets.token_hex(4)}.tmp")
+    _require_short(path, folder, database)
     try:
         sqlite_files.new_file(path, is_private=is_private)
         yield path
@@ -43,6 +48,19 @@ def _remove(path: str) -> None:
     except OSError as error:
         log.warning(
             "The temporary file %s could not be removed (%s); the next run tries again.", path, described(error)
+        )
+
+
+def _require_short(path: str, folder: str, database: str) -> None:
+    length = len(os.fsencode(path)) + len("-journal")
+    if length > _LONGEST:
+        step = "set VECMIGRATE_BACKUP_DIR (or backup_dir) to a folder with a shorter path, then: "
+        if os.path.realpath(folder) == os.path.dirname(os.path.realpath(database)):
+            step = "move the database to a folder with a shorter path; then there: "
+        raise BackupError(
+            f"The path of {folder} is too long: a file in it would have one of {length} bytes, and SQLite takes "
+            f"{_LONGEST}. Nothing was changed.",
+            next_step=step + command(database, "status"),
         )
 
 

@@ -10,8 +10,11 @@ _newest: "tuple[int, str] | None" = None
 
 def script_location() -> str:
     """Return the folder of ``env.py``: inside the installed package, or at the root of a checkout."""
+    root = os.path.dirname(os.path.dirname(_HERE))
+    # A folder "alembic" two floors above a frozen application may be anybody's.
+    is_checkout = os.path.join(root, "src", "vecmigrate") == _HERE and os.path.isfile(os.path.join(root, "alembic.ini"))
     installed = os.path.join(_HERE, "scripts")
-    return installed if os.path.isdir(installed) else os.path.join(os.path.dirname(os.path.dirname(_HERE)), "alembic")
+    return os.path.join(root, "alembic") if is_checkout and not os.path.isdir(installed) else installed
 
 
 def newest_revision() -> str:

@@ -2,16 +2,12 @@
 
 import contextlib
 import json
-import logging
 import sqlite3
 
 from vecmigrate import backups
-from vecmigrate.causes import described
 from vecmigrate.manifests import Backup, own
 
 __all__ = ["thin"]
-
-log = logging.getLogger("vecmigrate")
 
 
 def thin(folder: str, live: sqlite3.Connection, newest: Backup) -> int:
@@ -22,7 +18,7 @@ def thin(folder: str, live: sqlite3.Connection, newest: Backup) -> int:
     failed = _copies_since_success(live)
     found = own(folder, database_id=newest.database_id, database_path=newest.database_path)
     series = [backup for backup in reversed(found) if backup.path in failed and backup.path != newest.path]
-    return sum(map(_is_removed, series[1:]))
+    return sum(map(backups.is_removed, series[1:]))
 
 
 def _copies_since_success(live: sqlite3.Connection) -> set[str]:
@@ -43,12 +39,3 @@ def _backup_path(metadata: bytes) -> str:
     except (AttributeError, TypeError, ValueError, RecursionError):
         return ""
     return path if isinstance(path, str) else ""
-
-
-def _is_removed(backup: Backup) -> bool:
-    try:
-        backups.discard(backup.path)
-    except OSError as error:
-        log.warning("The backup %s, of a run that failed, could not be removed: %s", backup.path, described(error))
-        return False
-    return True

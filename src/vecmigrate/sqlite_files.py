@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from vecmigrate import file_rights
 from vecmigrate.sqlite_driver import Connection, result_code
 
 __all__ = [
@@ -239,7 +240,8 @@ def new_file(path: str, *, is_private: bool = True) -> None:
     try:
         # By its descriptor: whoever cleans up may take its name away at any moment.
         if os.name != "nt" and is_private:
-            os.fchmod(descriptor, 0o600)
+            file_rights.keep_private(descriptor, 0o600, path=path)
+        file_rights.belong_to_folder(descriptor, path)
     finally:
         os.close(descriptor)
 
@@ -271,10 +273,4 @@ def sync(path: str) -> None:
 
 def sync_folder(folder: str) -> None:
     """Make names in *folder* durable, where the system can."""
-    if os.name == "nt":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    file_rights.sync_names(folder)

@@ -1,6 +1,7 @@
 """URLs of databases: what is one, and which file of SQLite it names."""
 
 import os
+import re
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from sqlalchemy import URL, make_url
@@ -11,8 +12,16 @@ from vecmigrate.errors import ConfigurationError
 __all__ = ["is_for_reading", "no_url", "parsed", "sqlite_path"]
 
 
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+
+
 def parsed(url: str | URL) -> tuple[URL, str, str]:
     """Return a URL with the names of its backend and its driver. Raises ConfigurationError."""
+    if isinstance(url, str) and _CONTROL.search(url):
+        raise ConfigurationError(
+            "The database URL holds a control character, such as the end of a line. Nothing was changed.",
+            next_step="take it out of the URL, then run it again",
+        )
     try:
         found = make_url(url)
         backend, driver = found.get_backend_name(), found.get_driver_name()

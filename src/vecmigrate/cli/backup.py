@@ -8,6 +8,8 @@ from vecmigrate.migrator import Migrator
 
 __all__ = ["backup"]
 
+_FEW = 3
+
 
 @cli.group()
 def backup() -> None:
@@ -69,8 +71,12 @@ def _none(migrator: Migrator) -> str:
 
 
 def _say_of_damaged(migrator: Migrator, out: Output) -> None:
-    for name in migrator.damaged_manifests():
-        out.say(f"The manifest {name} in {migrator.backup_folder()} cannot be read, so its backup is not listed.")
+    names, folder = migrator.damaged_manifests(), migrator.backup_folder()
+    if len(names) > _FEW:
+        out.say(f"{len(names)} manifests in {folder} cannot be read, so their backups are not listed; one: {names[0]}.")
+        return
+    for name in names:
+        out.say(f"The manifest {name} in {folder} cannot be read, so its backup is not listed.")
 
 
 @command(backup, "verify")

@@ -11,6 +11,9 @@ from vecmigrate.migrator import Migrator, Plan
 
 __all__ = ["migrate", "restore", "rollback"]
 
+_NEWEST = "\0"
+"""Stands for the option without a name, which no argument of a process can be."""
+
 
 @command(cli)
 @click.option("--target", help="head (the default), a revision number, +N, or an app version.")
@@ -49,7 +52,7 @@ def migrate(
 
 @command(cli)
 @click.option("--to-version", "target", required=True, help="base, a revision number, -N, or an app version.")
-@click.option("--from-backup", is_flag=False, flag_value="", help="Restore a backup: the newest fitting, or NAME.")
+@click.option("--from-backup", is_flag=False, flag_value=_NEWEST, help="Restore a backup: the newest fitting, or NAME.")
 @click.option("--dry-run", is_flag=True, help="Print the plan and write nothing.")
 @click.option("--yes", is_flag=True, help="Allow to lose rows that nothing keeps.")
 def rollback(context: Context, out: Output, *, target: str, from_backup: str | None, dry_run: bool, yes: bool) -> None:
@@ -60,9 +63,12 @@ def rollback(context: Context, out: Output, *, target: str, from_backup: str | N
       vecmigrate --db-path sessions.sqlite3 rollback --to-version 0
       vecmigrate --db-path sessions.sqlite3 rollback --to-version 0 --from-backup
     """
+    if from_backup == "":
+        # A variable of a script that is not set must not mean another backup.
+        raise click.UsageError("The name after --from-backup is empty; leave it out for the newest one.")
     migrator = context.migrator()
     if from_backup is not None:
-        chosen = migrator.backup_of(target, name=from_backup or None)
+        chosen = migrator.backup_of(target, name=None if from_backup == _NEWEST else from_backup)
         if dry_run:
             out.answer({"backup": chosen.as_dict(verified=True)}, [f"Would restore {chosen.path}"])
             return

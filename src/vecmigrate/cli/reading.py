@@ -13,6 +13,9 @@ from vecmigrate.overview import Status, app_version_rows
 
 __all__ = ["history", "list_", "preserved", "status", "versions"]
 
+_COUNT = click.IntRange(min=1, max=(1 << 63) - 1)
+"""What a database can count to."""
+
 
 @command(cli)
 @click.option(
@@ -81,7 +84,7 @@ def list_(context: Context, out: Output) -> None:
 
 
 @command(cli)
-@click.option("--limit", type=click.IntRange(min=1), help="Only the newest N attempts.")
+@click.option("--limit", type=_COUNT, help="Only the newest N attempts.")
 @click.option("--rebuild", is_flag=True, help="Write the JSON mirror anew from the table.")
 @click.option("--clear", is_flag=True, help="Forget every attempt; the schema stays.")
 @click.option("--yes", is_flag=True, help="Confirm --clear.")
@@ -92,6 +95,8 @@ def history(context: Context, out: Output, *, limit: int | None, rebuild: bool, 
     Example:
       vecmigrate --db-path sessions.sqlite3 history --limit 10
     """
+    if sum((clear, rebuild, limit is not None)) > 1:
+        raise click.UsageError("--limit, --rebuild and --clear exclude each other.")
     migrator = context.migrator()
     if clear:
         if not yes:
@@ -137,7 +142,7 @@ def versions(context: Context, out: Output, *, version: str | None) -> None:
 
 
 @command(cli)
-@click.option("--limit", type=click.IntRange(min=1), help="Only the newest N rows.")
+@click.option("--limit", type=_COUNT, help="Only the newest N rows.")
 def preserved(context: Context, out: Output, *, limit: int | None) -> None:
     """Show rows that were converted or set aside, and why. Shows their contents; writes nothing.
 

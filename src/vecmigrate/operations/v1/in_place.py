@@ -56,7 +56,7 @@ def in_place(connection: sa.Connection, operations: Operations, way: Way, source
     _alter(operations, way, _NEW, before)
     target = read(connection, _NEW)
     kept = {name: sql for name, sql in indexes.items() if _stays(connection, way, name)} | before.indexes
-    yield _StagedTables(connection, way.table, source, target, _unique(connection, way, kept))
+    yield _StagedTables(connection, way.table, source, target, _unique(connection, way, kept) | _unique_again(before))
     children = _foreign_keys_onto(connection, way.table)
     triggers = _triggers(connection, way.table)
     for child, name, _ in children:
@@ -182,6 +182,16 @@ def _unique(connection: sa.Connection, way: Way, indexes: dict[str, str]) -> dic
             names = ", ".join(quoted(way.names.get(column, column)) for column in columns_of)
             found[f"constraint {name}"] = f"CREATE UNIQUE INDEX ON {_NEW} ({names})"
     return found
+
+
+def _unique_again(before: taken_away.TakenAway) -> dict[str, str]:
+    """Return the SQL of the unique constraints that the table gets back."""
+    found = (entry.partition(" ") for entry in before.constraints)
+    return {
+        f"again {name}": f"CREATE UNIQUE INDEX ON {_NEW} {sql.removeprefix('UNIQUE ')}"
+        for name, _, sql in found
+        if sql.startswith("UNIQUE (")
+    }
 
 
 def _names_turned(way: Way, columns: str) -> bool:

@@ -9,12 +9,12 @@ from vecmigrate.operations.v1.codec import RawText, Row, same
 from vecmigrate.operations.v1.present import UNKNOWN, PresentTable
 from vecmigrate.operations.v1.readers import UnfitError
 
-__all__ = ["Conversion"]
+__all__ = ["OneRow"]
 
 _TYPES_OF_SQLITE = {type(None), bool, int, float, str, bytes, RawText}
 
 
-class Conversion:
+class OneRow:
     """Turns rows of the source into rows of the target. ``gone_defaults`` are what gone columns get on the way back."""
 
     def __init__(
@@ -28,7 +28,7 @@ class Conversion:
         only_simple_types: bool,
     ) -> None:
         self._way = way
-        self._gone_defaults = gone_defaults
+        self.gone_defaults = gone_defaults
         self._come_defaults = {name: value for name, value in come_defaults.items() if value is not UNKNOWN}
         self._only_simple_types = only_simple_types
         gone = {column.name for column in way.gone}
@@ -77,7 +77,7 @@ class Conversion:
         found = {name: self._called(function, name, full, where) for name, function in way.backward.items()}
         for old, new in way.names.items():
             found.setdefault(old, landed[new])
-        for name, default in self._gone_defaults.items():
+        for name, default in self.gone_defaults.items():
             if default is not UNKNOWN:
                 found.setdefault(name, default)
         return found

@@ -14,7 +14,7 @@ from vecmigrate.operations.v1.exchange import Tables
 from vecmigrate.operations.v1.kept_rows import READ, RESTORE, WAIT, WAIT_WHILE_TAKEN, Entry, KeptRow, KeptRows
 from vecmigrate.operations.v1.landing import Landing
 from vecmigrate.operations.v1.mirror import Mirror
-from vecmigrate.operations.v1.one_row import Conversion
+from vecmigrate.operations.v1.one_row import OneRow
 from vecmigrate.operations.v1.readers import UnfitError
 from vecmigrate.operations.v1.returns import Returns
 
@@ -46,7 +46,7 @@ class Passage:
         kept: KeptRows,
         tables: Tables,
         *,
-        conversion: Conversion,
+        conversion: OneRow,
         records: Returns,
         mirrors: tuple[Mirror, Mirror],
     ) -> None:

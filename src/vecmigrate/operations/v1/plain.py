@@ -50,9 +50,12 @@ def row_key(connection: sa.Connection) -> str:
 
 
 @contextmanager
-def odd_rows(connection: sa.Connection) -> Iterator[None]:
-    """Make the temporary table of odd rows, empty, and drop it at the end. It goes to disk where it is large."""
-    key = "INTEGER" if is_sqlite(connection) else "tid"
+def odd_rows(connection: sa.Connection, *, numbered: bool = False) -> Iterator[None]:
+    """Make the temporary table of odd rows, empty, and drop it at the end. It goes to disk where it is large.
+
+    Its keys are those of ``row_key``, or numbers of the caller's own.
+    """
+    key = "INTEGER" if numbered or is_sqlite(connection) else "tid"
     connection.exec_driver_sql(f"CREATE TEMPORARY TABLE {ODD} (key {key} PRIMARY KEY)")
     yield
     connection.exec_driver_sql(f"DROP TABLE {ODD}")

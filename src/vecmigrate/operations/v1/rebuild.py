@@ -29,10 +29,11 @@ from vecmigrate.operations.v1.kept_rows import KeptRows
 from vecmigrate.operations.v1.ledger import Ledger
 from vecmigrate.operations.v1.mapping import mappings
 from vecmigrate.operations.v1.mirror import Mirror
-from vecmigrate.operations.v1.one_row import Conversion
+from vecmigrate.operations.v1.one_row import OneRow
 from vecmigrate.operations.v1.passage import Passage
 from vecmigrate.operations.v1.present import PresentTable, default_of, read
 from vecmigrate.operations.v1.returns import returns
+from vecmigrate.operations.v1.rivals import mark_rivals
 from vecmigrate.operations.v1.sets import Sets
 
 __all__ = ["rebuild"]
@@ -47,7 +48,7 @@ def rebuild(operations: Operations, change: Change, direction: str) -> None:
     kept = KeptRows(connection, revision=way.revision, operation=way.operation)
     with _tables(connection, operations, way, source) as tables:
         ledger = Ledger(kept, direction, source=count(connection, tables.rows), tables=(way.table,))
-        _move(way, kept, tables)
+        _move(change, way, kept, tables)
         kept.forget_landed(way.opposite, way.table)
         ledger.check(count(connection, tables.target.name))
 
@@ -59,17 +60,13 @@ def _tables(connection: sa.Connection, operations: Operations, way: Way, source:
         yield tables
 
 
-def _move(way: Way, kept: KeptRows, tables: Tables) -> None:
+def _move(change: Change, way: Way, kept: KeptRows, tables: Tables) -> None:
     connection, source, target = kept.connection, tables.source, tables.target
-    gone_defaults = {column.name: default_of(connection, source.column(column.name)) for column in way.gone}
-    conversion = Conversion(
-        way,
-        source,
-        target,
-        gone_defaults=gone_defaults,
-        come_defaults={column.name: default_of(connection, target.column(column.name)) for column in way.come},
-        only_simple_types=is_sqlite(connection),
+    conversion, again = (
+        _one_row(connection, way, source, target),
+        _one_row(connection, change.way(way.opposite), target, source),
     )
+    is_waiting = kept.count(way.opposite, way.table, landed=0) > 0
     with ExitStack() as stack:
         stack.enter_context(plain.odd_rows(connection))
         records = stack.enter_context(returns(kept, way, source))
@@ -78,12 +75,24 @@ def _move(way: Way, kept: KeptRows, tables: Tables) -> None:
             stack.enter_context(Mirror(connection, "source", source, way.touched)),
             stack.enter_context(Mirror(connection, "target", target, way.target_touched)),
         )
-        sets = Sets(way, kept, tables, maps=maps, records=records, gone_defaults=gone_defaults)
+        sets = Sets(way, kept, tables, maps=maps, records=records, gone_defaults=conversion.gone_defaults)
         sets.mark_odd()
-        is_waiting = kept.count(way.opposite, way.table, landed=0) > 0
+        if is_waiting:
+            mark_rivals(kept, tables, way, again=again, mirror=mirrors[0])
         sets.copy(must_be_unique=is_waiting or bool(maps) or sets.has_odd())
         sets.keep_lost()
         passage = Passage(way, kept, tables, conversion=conversion, records=records, mirrors=mirrors)
         passage.odd()
         passage.back()
         tables.drop_unique()
+
+
+def _one_row(connection: sa.Connection, way: Way, source: PresentTable, target: PresentTable) -> OneRow:
+    return OneRow(
+        way,
+        source,
+        target,
+        gone_defaults={column.name: default_of(connection, source.column(column.name)) for column in way.gone},
+        come_defaults={column.name: default_of(connection, target.column(column.name)) for column in way.come},
+        only_simple_types=is_sqlite(connection),
+    )
