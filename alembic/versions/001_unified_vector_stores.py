@@ -331,22 +331,23 @@ def told_stores(connection: sa.Connection) -> Iterator[Counter[str]]:
     untold: Counter[str] = Counter()
     key, is_told = plain.row_key(connection), IS_TOLD[dialect()]
     with plain.odd_rows(connection):
-        plain.mark_odd(connection, key, "stores s", f"({is_told}) IS NOT TRUE")
         plain.mark_undecodable(connection, "stores", ["store_id"])
-        connection.exec_driver_sql(
+        told = connection.exec_driver_sql(
             f"INSERT INTO vecmigrate_told SELECT s.store_id, s.store_type, s.doc_count, {SECONDS[dialect()]}, "
-            f"{FRACTION[dialect()]} FROM stores s WHERE {plain.is_not_odd(key)}"
+            f"{FRACTION[dialect()]} FROM stores s WHERE ({is_told}) AND {plain.is_plain(connection, key)}"
         )
+        if told.rowcount < cells.count(connection, "stores"):
+            plain.mark_odd(connection, key, "stores s", f"({is_told}) IS NOT TRUE")
         codec_name = cells.codec_of(connection)
         odd = f"SELECT {cells.cells(connection, STORES)} FROM {plain.ODD} o JOIN stores s ON {key} = o.key"
         for page in cells.fetched(connection, odd):
-            told = []
+            rows = []
             for values in page:
                 try:
-                    told.append(tell(cells.row_of(STORES, values, codec_name)))
+                    rows.append(tell(cells.row_of(STORES, values, codec_name)))
                 except readers.UnfitError as unfit:
                     untold[str(unfit)] += 1
-            cells.insert(connection, "vecmigrate_told", names, told)
+            cells.insert(connection, "vecmigrate_told", names, rows)
     # One id twice, in a table without its primary key: the first row is the store.
     twins = "SELECT t.vector_store_id FROM vecmigrate_told t GROUP BY t.vector_store_id HAVING count(*) > 1"
     place = f"row_number() OVER (PARTITION BY s.vector_store_id ORDER BY s.seconds, s.fraction, {key})"
@@ -382,7 +383,8 @@ def add_named_stores(connection: sa.Connection, new: str) -> None:
         "SELECT b.document_count FROM vecmigrate_back b "
         f"WHERE b.vector_store_id = {new}.vector_store_id AND b.is_changed"
     )
-    run(f"UPDATE {new} SET document_count = ({changed} LIMIT 1) WHERE EXISTS ({changed})")
+    if run("SELECT EXISTS (SELECT 1 FROM vecmigrate_back b WHERE b.is_changed)").scalar():
+        run(f"UPDATE {new} SET document_count = ({changed} LIMIT 1) WHERE EXISTS ({changed})")
     number(connection, new, f"NOT EXISTS (SELECT 1 FROM {new} n WHERE n.vector_store_id = t.vector_store_id)", "TRUE")
     run(
         f"INSERT INTO {new} (vector_store_id, name, provider, is_protected, is_active, created_at, updated_at, "
@@ -404,24 +406,35 @@ def number(connection: sa.Connection, table: str, unnamed: str, existing: str) -
     free one is k and one more for each taken one that stands before it.
     """
     collation = "" if dialect() == "sqlite" else ' COLLATE "C"'
+    connection.exec_driver_sql(
+        f"CREATE TEMPORARY TABLE vecmigrate_taken AS SELECT v.name FROM {table} v "
+        f"WHERE v.name IS NOT NULL AND substr(v.name, 1, 8) = 'project-' AND {existing}"
+    )
     taken = " UNION ALL ".join(
         f"SELECT '{store_type}' AS store_type, CAST(substr(v.name, {len(prefix) + 2}) AS BIGINT) AS number "
-        f"FROM {table} v WHERE {HAS_NUMBER[dialect()].format(prefix=prefix, start=len(prefix) + 2)} AND {existing}"
+        f"FROM vecmigrate_taken v WHERE {HAS_NUMBER[dialect()].format(prefix=prefix, start=len(prefix) + 2)}"
         for store_type, prefix in PREFIXES.items()
     )
     order = f"PARTITION BY t.store_type ORDER BY t.seconds, t.fraction, t.vector_store_id{collation}"
+    placed = (
+        "SELECT t.vector_store_id, t.store_type, t.document_count, t.seconds, 0 AS is_taken, "
+        f"row_number() OVER ({order}) AS place FROM vecmigrate_told t WHERE {unnamed}"
+    )
+    numbered = f"SELECT p.*, p.place AS number FROM ({placed}) p"
+    if connection.exec_driver_sql("SELECT EXISTS (SELECT 1 FROM vecmigrate_taken)").scalar():
+        numbered = (
+            "SELECT m.*, place + sum(is_taken) OVER (PARTITION BY store_type ORDER BY place, is_taken DESC "
+            f"ROWS UNBOUNDED PRECEDING) AS number FROM ({placed} UNION ALL SELECT NULL, n.store_type, NULL, NULL, 1, "
+            "n.number - row_number() OVER (PARTITION BY n.store_type ORDER BY n.number) + 1 "
+            f"FROM ({taken}) n) m"
+        )
     connection.exec_driver_sql(
         "CREATE TEMPORARY TABLE vecmigrate_numbered AS "
         "SELECT vector_store_id, store_type, document_count, seconds, place, "
-        f"'project-' || store_type || 's-' || {NUMBER_TEXT.format(n='number')} AS name FROM ("
-        "SELECT m.*, place + sum(is_taken) OVER (PARTITION BY store_type ORDER BY place, is_taken DESC "
-        "ROWS UNBOUNDED PRECEDING) AS number FROM ("
-        f"SELECT t.vector_store_id, t.store_type, t.document_count, t.seconds, 0 AS is_taken, "
-        f"row_number() OVER ({order}) AS place FROM vecmigrate_told t WHERE {unnamed} "
-        "UNION ALL SELECT NULL, n.store_type, NULL, NULL, 1, "
-        "n.number - row_number() OVER (PARTITION BY n.store_type ORDER BY n.number) + 1 "
-        f"FROM ({taken}) n) m) r WHERE is_taken = 0 ORDER BY store_type, place"
+        f"'project-' || store_type || 's-' || {NUMBER_TEXT.format(n='number')} AS name FROM ({numbered}) r "
+        "WHERE is_taken = 0"
     )
+    connection.exec_driver_sql("DROP TABLE vecmigrate_taken")
 
 
 # The way down.

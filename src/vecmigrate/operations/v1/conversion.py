@@ -90,7 +90,7 @@ def _load_plain(change: Conversion, connection: sa.Connection, shape: Shape, pai
     except sa.exc.IntegrityError:
         _mark_twins(change, connection, shape)
         _copy_plain(change, connection, shape, new)
-    moved = f"{rows} WHERE {plain.is_not_odd(key)}"
+    moved = f"{rows} WHERE {plain.is_plain(connection, key)}"
     require_equal(connection, shape.kinds, (moved, {}), (quoted(new), shape.names), revision=change.revision)
 
 
@@ -101,7 +101,8 @@ def _copy_plain(change: Conversion, connection: sa.Connection, shape: Shape, new
     order = f"s.{quoted(change.key)}"
     if is_sqlite(connection):
         names, columns, order = f"rowid, {names}", f"s.rowid, {columns}", "s.rowid"
-    rows = f"{quoted(change.table)} s WHERE {plain.is_not_odd(plain.row_key(connection))} ORDER BY {order}"
+    is_plain = plain.is_plain(connection, plain.row_key(connection))
+    rows = f"{quoted(change.table)} s WHERE {is_plain} ORDER BY {order}"
     connection.exec_driver_sql(f"INSERT INTO {quoted(new)} ({names}) SELECT {columns} FROM {rows}")
     unique = _unique_columns(connection, change.table)
     for column in (each for each in change.keys if each in shape.names.values()):
@@ -162,8 +163,9 @@ def _finish(change: Conversion, connection: sa.Connection, new: str) -> None:
 def _transfer(change: Conversion, connection: sa.Connection, source: str) -> None:
     target, columns = quoted(change.table), change.column_list()
     connection.exec_driver_sql(f"INSERT INTO {target} SELECT * FROM {source}")
-    rowids = "SELECT count(*), max(rowid), total(rowid) FROM"
-    found, wanted = (connection.exec_driver_sql(f"{rowids} {table}").one() for table in (target, source))
+    # New rowids would begin with 1 and have no gaps, so the ends tell whether they are the old ones.
+    ends = "SELECT (SELECT count(*) FROM {0}), (SELECT min(rowid) FROM {0}), (SELECT max(rowid) FROM {0})"
+    found, wanted = (connection.exec_driver_sql(ends.format(table)).one() for table in (target, source))
     if found != wanted:
         # This SQLite does not copy b-trees, and gave the rows new rowids.
         connection.exec_driver_sql(f"DELETE FROM {target}")

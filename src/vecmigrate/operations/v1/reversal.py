@@ -165,7 +165,8 @@ class Way:
         is_kept = f"s.{quoted(self.change.key)} IN ({landed})"
         plain.mark_odd(self.connection, key, rows, is_kept, revision=self.change.revision)
         self._copy_plain(shape)
-        moved = f"{rows} WHERE {plain.is_not_odd(key)} AND s.pos NOT IN (SELECT r.pos FROM {_REFUSED_ROWS} r)"
+        refused = f"s.pos IN (SELECT r.pos FROM {_REFUSED_ROWS} r)"
+        moved = f"{rows} WHERE {plain.is_plain(self.connection, key)} AND NOT {refused}"
         table = quoted(self.change.table)
         require_equal(self.connection, shape.kinds, (moved, names), (table, {}), revision=self.change.revision)
 
@@ -184,7 +185,7 @@ class Way:
 
     def _copy_plain(self, shape: Shape) -> None:
         """Copy the plain rows that the found table admits; set aside those that its rules refuse."""
-        table, is_plain = quoted(self.change.table), plain.is_not_odd("s.pos")
+        table, is_plain = quoted(self.change.table), plain.is_plain(self.connection, "s.pos")
         names, values = self.change.column_list(shape.columns), self.change.column_list(list(shape.names.values()))
         rows = f"FROM {BEFORE} s WHERE {is_plain} ORDER BY s.pos"
         if not self.keeps_rowids:
