@@ -137,8 +137,8 @@ CASES = {
     "a revision that nobody has": Case(
         _by_hand,
         errors.AheadError,
-        ("revision 099", "must not run on it"),
-        "install the app version that has revision 099, or go back",
+        ("revision 999", "must not run on it"),
+        "install the app version that has revision 999, or go back",
     ),
     "a table of our name": Case(
         _released("CREATE TABLE embedding_models (id INTEGER, label TEXT)"),
@@ -164,16 +164,16 @@ CASES = {
         ("vecmigrate_version lacks the columns version_num",),
         "rename these objects",
     ),
-    "a foreign key onto stores": Case(
-        _released("CREATE TABLE files (id INTEGER, store TEXT REFERENCES stores(store_id))"),
+    "a foreign key onto the primary key": Case(
+        _released("CREATE TABLE files (id INTEGER, session TEXT REFERENCES vector_stores)"),
         errors.NotOursError,
-        ("the foreign key of files.store onto stores",),
+        ("the foreign key of files.session onto vector_stores",),
         "drop them",
     ),
-    "a view over stores": Case(
-        _released("CREATE VIEW busy AS SELECT store_id FROM stores WHERE doc_count > 0"),
+    "a view over a column that goes": Case(
+        _released("CREATE VIEW guarded AS SELECT session_id FROM vector_stores WHERE protected = 1"),
         errors.NotOursError,
-        ("the view busy",),
+        ("the view guarded",),
         "drop them",
     ),
 }
@@ -243,7 +243,8 @@ def test_a_service_gets_an_error_it_can_show(name: str, folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["text file", "truncated", "directory", "no folder", "unknown revision", "a foreign key onto stores"]
+    "name",
+    ["text file", "truncated", "directory", "no folder", "unknown revision", "a foreign key onto the primary key"],
 )
 def test_the_alembic_command_refuses_a_bad_database(name: str, folder: Path) -> None:
     """It prints the message and the next command, no traceback, and exits with Alembic's own code."""

@@ -12,7 +12,7 @@ import pytest
 import legacy
 from doors import ROOT, Result, run_alembic, run_cli, run_python
 from faults.slow import changed_scripts
-from ladder import HEAD, NEXT, above
+from ladder import HEAD, NEXT, REVISIONS, above
 from scripts import Scripts
 from test_bad_input import UNPRIVILEGED, untouched
 from vecmigrate import shell
@@ -147,6 +147,7 @@ def test_the_next_command_names_the_configuration_that_was_named(released: Path,
     """Otherwise it would look for the backups, or the lock timeout, of another configuration."""
     ini = tmp_path / "my config.ini"
     ini.write_text(f"[vecmigrate]\nbackup_dir = {tmp_path}/saved\n")
+    legacy.execute(released, "UPDATE vector_stores SET expires_at = '2027-01-01T00:00:00Z' WHERE name IS NULL")
     named = ("--config", ini, "--db-path", released)
     run_cli(*named, "migrate")
     error = run_cli(*named, "restore", "nothing", "--json").document["error"]
@@ -241,10 +242,10 @@ def test_the_plan_for_a_newer_database_is_what_migrate_does(released: Path) -> N
 
 def test_a_relative_target_of_a_backup_counts_from_the_database(released: Path) -> None:
     """As it does without --from-backup."""
-    run_cli("--db-path", released, "migrate", "--target", "1")
+    run_cli("--db-path", released, "migrate", "--target", REVISIONS[-2])
     run_cli("--db-path", released, "migrate")
     result = run_cli("--db-path", released, "rollback", "--to-version", "-1", "--from-backup", "--json")
-    assert (0, HEAD, "001") == (result.code, result.document["from"], result.document["to"])
+    assert (0, HEAD, REVISIONS[-2]) == (result.code, result.document["from"], result.document["to"])
 
 
 def test_the_history_of_somebody_else_is_not_cleared(folder: Path) -> None:

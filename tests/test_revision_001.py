@@ -1055,6 +1055,39 @@ def test_the_work_grows_no_faster_than_the_rows(
     assert large < 5 * small
 
 
+def test_the_work_of_refused_rows_grows_no_faster_than_the_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows that the CHECK of the found table refuses are found set by set, and come back."""
+    monkeypatch.setattr(cells, "PAGE", 20)
+    small, large = (refused_work_of(Database(tmp_path / f"{n}.sqlite3"), n) for n in (400, 1600))
+    assert large < 5 * small
+
+
+def refused_work_of(database: Database, count: int) -> int:
+    database.execute(FOUND_UNIFIED)
+    rows = ({"session_id": f"s{number}", "vector_store_id": f"v{number}"} for number in range(count))
+    database.insert("vector_stores", UNIFIED_COLUMNS, *((UNIFIED | row).values() for row in rows))
+    database.adopt()
+    database.upgrade()
+    database.execute("UPDATE vector_stores SET provider = 'chroma' WHERE rowid % 3 = 0")
+    above = database.exact("vector_stores")
+    steps = [0]
+
+    def seen() -> int:
+        steps[0] += 1
+        return 0
+
+    database.raw.set_progress_handler(seen, 100)
+    database.downgrade()
+    database.raw.set_progress_handler(None, 0)
+    assert len(database.exact("vector_stores")) == count - count // 3
+    database.upgrade()
+    assert above == database.exact("vector_stores")
+    database.close()
+    return steps[0]
+
+
 def work_of(database: Database, rows: list[dict[str, Any]], edit: str) -> int:
     """Return the steps, in hundreds, that SQLite takes for a way up, down, up and down."""
     steps = 0

@@ -11,6 +11,7 @@ import pytest
 import legacy
 import vecmigrate
 from doors import run_cli, url
+from ladder import NEXT
 from scripts import Scripts
 from vecmigrate import archive
 from vecmigrate.errors import NeedsPersonError, RunFailedError
@@ -100,7 +101,7 @@ def test_a_later_series_has_a_first_copy_of_its_own(
     assert set(first_series) < set(before)
     assert script.exists()
 
-    scripts.add(FAILS, revision="004", down="003")
+    scripts.add(FAILS, revision=f"{int(NEXT) + 1:03d}", down=NEXT)
     made = []
     for number in range(3, 7):
         write(released_file, number)
@@ -138,7 +139,7 @@ def test_a_refused_run_in_the_series_keeps_the_newest_copy(
         "CREATE TABLE child (parent TEXT REFERENCES vector_stores(vector_store_id))",
         "INSERT INTO child SELECT vector_store_id FROM vector_stores LIMIT 1",
     )
-    scripts.add("op.execute('DELETE FROM vector_stores WHERE vector_store_id IN (SELECT parent FROM child)')")
+    scripts.add("""op.execute("UPDATE vector_stores SET vector_store_id = vector_store_id || '-'")""")
 
     with pytest.raises(NeedsPersonError):
         vecmigrate.upgrade(url(released_file))

@@ -51,7 +51,8 @@ def _place(path: str, cause: BaseException, option: str) -> tuple[str, str] | No
         return f"is {what}", "vecmigrate --db-path FILE status, with the path of a file"
     if not os.path.isdir(folder):
         return "is in a folder that does not exist", f"create {folder}, then run it again"
-    if isinstance(cause, PermissionError) or (os.path.exists(path) and not isinstance(cause, FileNotFoundError)):
+    is_kept_out = isinstance(cause, PermissionError) and not _lacks_only_its_folder(path)
+    if is_kept_out or (os.path.exists(path) and not isinstance(cause, FileNotFoundError)):
         return None
     if os.path.islink(path):
         return "is a symbolic link to itself", "vecmigrate --db-path FILE status, with the path of a file"
@@ -59,6 +60,12 @@ def _place(path: str, cause: BaseException, option: str) -> tuple[str, str] | No
     if not os.access(folder, os.W_OK):
         return f"{what}, and its folder is read-only", f"make {folder} writable, then: vecmigrate {option} migrate"
     return what, f"vecmigrate {option} migrate"
+
+
+def _lacks_only_its_folder(path: str) -> bool:
+    """Tell whether there is no file, in a folder that may be looked into and not be written. Read-only."""
+    folder = os.path.dirname(path)
+    return not os.path.lexists(path) and os.access(folder, os.X_OK) and not os.access(folder, os.W_OK)
 
 
 def _state(path: str, cause: BaseException, option: str) -> tuple[str, str]:

@@ -223,6 +223,12 @@ class Worker:
                 self._record_dimensions(connection, len(vectors[0]) // 4)
             written = claims.put(connection, self._model, self._id, self._batch, vectors)
             taken = claims.take(connection, self._model, self._id, ids, lease=self._lease)
+            if ids and not taken and self._after is not None:
+                # Another worker was faster; what follows is free, and nobody comes between any more.
+                ids, self._after = claims.candidates(
+                    connection, self._model, self._id, after=self._after, limit=len(ids)
+                )
+                taken = claims.take(connection, self._model, self._id, ids, lease=self._lease)
         self._batch = taken
         self.embedded += written
         self._remaining = max(0, self._remaining - written)
