@@ -779,3 +779,31 @@ def test_an_unusable_folder_for_the_saved_copy_changes_nothing(tmp_path: Path) -
     with pytest.raises(BackupError, match="could not be created"):
         run(database, backup, folder=tmp_path / "file")
     assert content(database) == "new"
+
+
+@POSIX
+def test_a_damaged_file_that_is_a_mount_point_is_told_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It cannot be exchanged, and everything stays; what to do is said."""
+    database, backup = old_and_new(tmp_path, "delete")
+    Path(database).write_bytes(b"damaged" * 1000)
+    mounted = subprocess.run(["mount", "--bind", database, database], check=False, capture_output=True).returncode == 0
+    real = os.replace
+
+    def busy(source: Any, target: Any) -> None:
+        if os.fspath(target) == database:
+            raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), os.fspath(source), None, database)
+        real(source, target)
+
+    if not mounted:
+        # Only root may mount.
+        monkeypatch.setattr(os, "replace", busy)
+    before = everything(tmp_path)
+    try:
+        with pytest.raises(DatabaseUnusableError) as caught:
+            run(database, backup)
+    finally:
+        if mounted:
+            subprocess.run(["umount", "-l", database], check=True)
+    assert "is a mount point of its own" in caught.value.message
+    assert "mount its folder instead of the file" in caught.value.next_step
+    assert without_saved_bytes(tmp_path) == before

@@ -141,6 +141,8 @@ def check_room(folder: str, needed: int, *, database: str) -> None:
     needed += _MARGIN
     if free < needed:
         step = f"free {needed - free} bytes there"
+        if os.path.realpath(folder) != os.path.dirname(os.path.realpath(database)):
+            step += ", or set VECMIGRATE_BACKUP_DIR to a folder on another disk"
         if _can_be_pruned(folder, database):
             step += ", for example with: " + command(database, "backup", "prune", "--keep", str(_FEW))
         raise BackupError(

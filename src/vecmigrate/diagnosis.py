@@ -27,8 +27,20 @@ def diagnosed(error: BaseException, *, path: str | None, shown: str, option: str
             f"The database {shown} cannot be reached ({type(cause).__name__}). Nothing was changed.",
             next_step=f"check that the server runs and the URL is right, then: vecmigrate {option} status",
         )
-    why, step = _place(path, cause, option) or _foreign(path, cause, option) or _state(path, cause, option)
+    found = _elsewhere(path, cause) or _place(path, cause, option) or _foreign(path, cause, option)
+    why, step = found or _state(path, cause, option)
     return DatabaseUnusableError(f"{path} {why}. Nothing was changed.", next_step=step)
+
+
+def _elsewhere(path: str, cause: BaseException) -> tuple[str, str] | None:
+    """Return which other file it was that the system refused, and what to do; None where it was the database."""
+    if not isinstance(cause, OSError):
+        return None
+    name = cause.filename
+    if not isinstance(name, str) or os.path.realpath(name) in {path, os.path.dirname(path)} or cause.errno in _NO_ROOM:
+        return None
+    what = f"cannot be worked on: {name}: {cause.strerror}"
+    return what, f"see that {name} can be made, written and removed there, then run it again"
 
 
 def _place(path: str, cause: BaseException, option: str) -> tuple[str, str] | None:
@@ -64,7 +76,7 @@ def _state(path: str, cause: BaseException, option: str) -> tuple[str, str]:
         step = (
             f"vecmigrate --db-path FILE status, with the right path; if this was one: vecmigrate {option} backup list"
         )
-        return "is not an SQLite database", step
+        return "is not an SQLite database (or is an encrypted one, as SQLCipher makes them)", step
     if soundness.is_damage(cause) or soundness.has_spoiled_format(path):
         return "is damaged", _restore_step(option)
     is_refused = code.startswith(("SQLITE_CANTOPEN", "SQLITE_READONLY", "SQLITE_PERM", "SQLITE_AUTH"))

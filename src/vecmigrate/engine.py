@@ -292,7 +292,7 @@ def _connect_sqlite(database: Database, *, read_only: bool) -> sqlite3.Connectio
         target = ":memory:"
     elif read_only:
         mode = "rw" if os.access(database.path, os.W_OK) else "ro"
-        target = f"file:{quote(database.path)}?mode={mode}"
+        target = f"file:{quote(database.path)}?mode={mode}{_unshared(database.path)}"
     else:
         target = f"file:{quote(database.path)}?mode=rwc"
     connection = sqlite3.connect(
@@ -306,6 +306,12 @@ def _connect_sqlite(database: Database, *, read_only: bool) -> sqlite3.Connectio
         connection.execute("PRAGMA legacy_alter_table = ON")
         connection.execute("PRAGMA secure_delete = FAST")
     return connection
+
+
+def _unshared(path: str) -> str:
+    """Return the option for a WAL database that nobody has open, where its sidecars cannot be made, else nothing."""
+    is_closed = not is_writable(path) and not os.path.lexists(f"{path}-wal") and soundness.is_wal(path)
+    return "&immutable=1" if is_closed else ""
 
 
 def quick_check(database: Database) -> None:

@@ -1,6 +1,7 @@
 """The backup of the state just before a change, under the lock and before the first write."""
 
 import logging
+import os
 from contextlib import closing
 
 from sqlalchemy import Connection
@@ -41,7 +42,8 @@ def back_up(
         return None, False
     folder = settings.backup_folder(database.path)
     backups.prepare_folder(folder)
-    backups.clean_temporary(folder, database.path)
+    for each in (folder, os.path.dirname(database.path)):
+        backups.clean_temporary(each, database.path)
     kept = _reusable(connection, database.path, folder, database_id=database_id, revision=revision)
     is_new = kept is None
     try:

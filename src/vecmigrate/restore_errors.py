@@ -1,6 +1,7 @@
 """What is said of a restore that fails, after a look at the database."""
 
 import contextlib
+import errno
 import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,8 @@ class RestoreErrors:
                 "seconds. Nothing was changed.",
                 next_step="stop the programs that use it, then: " + self._again(),
             )
+        if isinstance(error, OSError) and error.errno == errno.EBUSY:
+            return self._mounted(described(error))
         if schema_version is None and isinstance(error, OSError):
             return self.unusable(described(error), place=error.filename)
         if schema_version is None:
@@ -65,6 +68,13 @@ class RestoreErrors:
         return errors.DatabaseUnusableError(
             f"{self.path} cannot be restored: {reason}. Nothing was changed.",
             next_step=f"make {what} readable and writable, then: {self._again()}",
+        )
+
+    def _mounted(self, reason: str) -> errors.DatabaseUnusableError:
+        return errors.DatabaseUnusableError(
+            f"{self.path} is damaged, and cannot be exchanged: it is a mount point of its own, as a file is that "
+            f"was mounted into a container ({reason}). Nothing was changed.",
+            next_step=f"mount its folder instead of the file, or go where the file really is, then: {self._again()}",
         )
 
     def refuse_foreign(self, database_id: str | None) -> None:

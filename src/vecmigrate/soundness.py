@@ -11,7 +11,16 @@ from dataclasses import dataclass
 from vecmigrate import sqlite_driver
 from vecmigrate.sqlite_driver import interruption, result_code
 
-__all__ = ["Lack", "has_spoiled_format", "has_unknown_format", "is_damage", "lack", "newer_writer", "problems"]
+__all__ = [
+    "Lack",
+    "has_spoiled_format",
+    "has_unknown_format",
+    "is_damage",
+    "is_wal",
+    "lack",
+    "newer_writer",
+    "problems",
+]
 
 # quick_check also reports rows that break a constraint, which says nothing about the file.
 _ROW_FINDING = re.compile(rb"(CHECK constraint failed|(NULL|NUMERIC|TEXT|non-\w+) value) in ")
@@ -146,6 +155,12 @@ def newer_writer(path: str) -> str | None:
     version = number // 1_000_000, number // 1000 % 1000, number % 1000
     is_newer = sqlite3.sqlite_version_info < version < (_NEXT_MAJOR,)
     return ".".join(map(str, version)) if is_newer else None
+
+
+def is_wal(path: str) -> bool:
+    """Tell whether a header says that the database is in WAL mode. Read-only."""
+    header = _header(path)
+    return header.startswith(_MAGIC) and header[18:20] == b"\2\2"
 
 
 def has_unknown_format(path: str) -> bool:

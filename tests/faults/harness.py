@@ -263,14 +263,21 @@ class Subject:
 
         Looked at in a copy, so that the next run finds the journal or WAL as the kill has left it.
         """
-        with tempfile.TemporaryDirectory() as folder:
-            for each in database.parent.glob(f"{database.name}*"):
-                shutil.copy(each, folder)
-            copied = Path(folder) / database.name
-            assert [("ok",)] == legacy.query(copied, "PRAGMA integrity_check")
+        with looked_at(database) as copied:
             found = contents(copied)
         assert found in {self.before, self.after}, f"neither the old state nor the new one:\n{found}"
         return "old state" if found == self.before else "new state"
+
+
+@contextlib.contextmanager
+def looked_at(database: Path) -> Iterator[Path]:
+    """Give a copy of a database, with its journal or WAL, so that the next run finds those as they are."""
+    with tempfile.TemporaryDirectory() as folder:
+        for each in database.parent.glob(f"{database.name}*"):
+            shutil.copy(each, folder)
+        copied = Path(folder) / database.name
+        assert [("ok",)] == legacy.query(copied, "PRAGMA integrity_check")
+        yield copied
 
 
 def contents(database: Path) -> str:

@@ -242,3 +242,23 @@ def test_a_history_that_cannot_be_cleared_for_lack_of_room(mode: str, small: Sub
     assert "Nothing was changed." in child.output
     assert ["success"] * len(REVISIONS) == harness.statuses(database)
     tried("Disks", f"no room to clear the history, {mode}", "exit 1, nothing changed")
+
+
+@pytest.mark.parametrize("words", [["status"], ["list"], ["history"], ["backup", "list"]])
+def test_readers_read_a_closed_database_where_nothing_may_be_written(
+    words: list[str], mode: str, small: Subject, tmp_path: Path
+) -> None:
+    """A WAL database needs sidecars of its readers only while somebody has it open."""
+    database = small.copy(tmp_path / "service")
+    vecmigrate.upgrade(harness.url(database))
+    assert not database.with_name(f"{database.name}-wal").exists()
+    database.chmod(0o444)
+    database.parent.chmod(0o555)
+    before = own_files(database)
+    try:
+        child = start(bound_by_modes, harness.run_cli, "--db-path", str(database), *words)
+        assert 0 == child.wait(), child.output
+    finally:
+        database.parent.chmod(0o755)
+    assert before == own_files(database)
+    tried("Disks", f"a closed database on a disk that is read-only, {mode}", "read")
