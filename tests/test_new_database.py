@@ -45,7 +45,7 @@ def test_a_first_run_that_is_killed_is_told_of_by_the_next(folder: Path, scripts
     added = scripts.add(
         """
         op.execute('CREATE TABLE t (a)')
-        if op.get_bind().exec_driver_sql('PRAGMA database_list').one()[2]:
+        if op.get_bind().exec_driver_sql('PRAGMA database_list').first()[2]:
             os.kill(os.getpid(), signal.SIGKILL)
         """
     )
