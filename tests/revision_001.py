@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from alembic.operations import Operations
 from alembic.runtime.migration import MigrationContext
 
+from vecmigrate.operations.v1 import notes
 from vecmigrate.schema import tool_metadata
 
 ROOT = Path(__file__).parent.parent
@@ -98,6 +99,8 @@ class Database:
 
     def __init__(self, path: Path | str = ":memory:") -> None:
         self.engine = sa.create_engine(f"sqlite:///{path}", poolclass=sa.StaticPool)
+        self.notes: list[str] = []
+        self.elsewhere: dict[str, int] = {}
         sa.event.listen(self.engine, "connect", _on_connect)
         sa.event.listen(self.engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
         with self.engine.begin() as connection:
@@ -142,8 +145,11 @@ class Database:
     @contextmanager
     def run(self) -> Iterator[sa.Connection]:
         with self.engine.begin() as connection:
-            with Operations.context(MigrationContext.configure(connection)):
+            context = MigrationContext.configure(connection)
+            with Operations.context(context):
                 yield connection
+            self.notes = context.opts.get(notes.NOTES, [])
+            self.elsewhere = context.opts.get(notes.ELSEWHERE, {})
             assert connection.connection.driver_connection.in_transaction  # type: ignore[union-attr]
             leftovers = connection.exec_driver_sql("SELECT name FROM sqlite_temp_master").all()
             assert leftovers == []
@@ -152,8 +158,10 @@ class Database:
         return self.raw.execute(query).fetchall()
 
     def exact(self, table: str) -> list[tuple[Exact, ...]]:
-        """Return every row by value and storage class, sorted."""
+        """Return every row by value and storage class, sorted; nothing where there is no table."""
         columns = [row[1] for row in self.all(f"PRAGMA table_info({table})")]
+        if not columns:
+            return []
         cells = ", ".join(
             f"typeof({column}), CASE WHEN typeof({column}) = 'text' THEN CAST({column} AS BLOB) ELSE {column} END"
             for column in columns
@@ -174,6 +182,9 @@ class Database:
             'SELECT direction, source_table, landed, target_key, reason, "row" FROM vecmigrate_preserved ORDER BY id'
         )
         return [(*row[:5], json.loads(row[5])) for row in rows]
+
+    def rowids(self, table: str, key: str) -> dict[Any, int]:
+        return dict(self.all(f"SELECT {key}, rowid FROM {table}"))
 
     def columns(self, table: str) -> set[str]:
         return {row[1] for row in self.all(f"PRAGMA table_info({table})")}

@@ -249,14 +249,17 @@ print(sorted(set(states)))
 """
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on Windows")
 def test_no_worker_hangs_whenever_it_is_forked(tmp_path: Path) -> None:
     """At ten moments of a migration in a thread, over and over, each worker finds the database current."""
-    rounds = os.environ.get("VECMIGRATE_FAULT_ROUNDS", "10")
+    for number in range(0, int(os.environ.get("VECMIGRATE_FAULT_ROUNDS", "10")), 10):
+        folder = tmp_path / str(number)
+        folder.mkdir()
 
-    result = run_python(_FORKS, tmp_path, rounds)
+        result = run_python(_FORKS, folder, "10")
 
-    assert (0, "[7]\n") == (result.code, result.out), result.err
+        assert (0, "[7]\n") == (result.code, result.out), result.err
 
 
 @pytest.mark.parametrize("mode", ["wal", "delete"])
@@ -352,7 +355,7 @@ def test_the_version_of_the_application_decides_about_a_newer_database(
 
 @pytest.mark.parametrize(
     ("app_version", "state"),
-    [("1.2.9", "ahead_incompatible"), ("1.3.0", "ahead_compatible"), (None, "ahead_incompatible")],
+    [("97.9", "ahead_incompatible"), ("98.0.0", "ahead_compatible"), (None, "ahead_incompatible")],
 )
 def test_the_version_decides_too_where_a_newer_version_comes_first(
     released_file: Path, monkeypatch: pytest.MonkeyPatch, app_version: str | None, state: str
@@ -417,7 +420,7 @@ def test_a_control_character_in_a_url_is_an_error(
 
 def test_the_oldest_compatible_version_is_kept_in_the_database(current_file: Path) -> None:
     """What a version without that revision needs to know is in the database, not only in the newer code."""
-    query = "SELECT key, value FROM vecmigrate_meta WHERE key <> 'database_id' ORDER BY key"
+    query = "SELECT key, value FROM vecmigrate_meta WHERE key IN ('app_version', 'compatible_from') ORDER BY key"
 
     assert [("app_version", NEWEST), ("compatible_from", COMPATIBLE_FROM[HEAD])] == legacy.query(current_file, query)
 

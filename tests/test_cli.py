@@ -28,6 +28,8 @@ READERS = (
     ("preserved",),
     ("backup", "list"),
     ("backup", "verify"),
+    ("doctor",),
+    ("doctor", "--deep"),
     ("migrate", "--dry-run"),
     ("rollback", "--to-version", "0", "--dry-run"),
     ("rollback", "--to-version", "base", "--from-backup", "--dry-run"),

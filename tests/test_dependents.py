@@ -53,75 +53,106 @@ def test_views_and_triggers_of_the_service_are_put_back(legacy_file: Path) -> No
     assert rows == sorted(legacy.query(legacy_file, "SELECT * FROM expiring"), key=repr)
 
 
-BREAKING = {
-    "a view over stores": (
-        "CREATE VIEW my_stores AS SELECT store_id FROM stores",
-        "the view my_stores",
-    ),
-    "a trigger on stores": (
-        "CREATE TRIGGER trg_kept AFTER INSERT ON stores BEGIN INSERT INTO touched VALUES (1); END",
-        "the trigger trg_kept on stores",
-    ),
+ON_STORES = {
+    "a view over stores": "CREATE VIEW my_stores AS SELECT store_id FROM stores",
+    "a trigger on stores": "CREATE TRIGGER trg_kept AFTER INSERT ON stores BEGIN INSERT INTO touched VALUES (1); END",
     "a trigger that fills stores": (
-        "CREATE TRIGGER trg_fills AFTER INSERT ON sessions BEGIN UPDATE stores SET doc_count = doc_count + 1; END",
+        "CREATE TRIGGER trg_fills AFTER INSERT ON sessions BEGIN UPDATE stores SET doc_count = doc_count + 1; END"
+    ),
+    "a foreign key onto stores": "CREATE TABLE child (store_id TEXT REFERENCES stores(store_id))",
+}
+
+
+@pytest.mark.parametrize("name", ON_STORES)
+def test_what_hangs_on_stores_stays(name: str, legacy_file: Path) -> None:
+    """Nothing happens to stores, and so to nothing that a service has put on it."""
+    legacy.execute(legacy_file, ON_STORES[name], "INSERT INTO sessions VALUES ('own', 'r', 1)")
+    service = legacy.service_digest(legacy_file)
+
+    vecmigrate.upgrade(url(legacy_file))
+    assert service == legacy.service_digest(legacy_file)
+    vecmigrate.rollback(url(legacy_file), to_version="000")
+
+    assert service == legacy.service_digest(legacy_file)
+
+
+BREAKING = {
+    "a view over a column that goes": (
+        "CREATE VIEW guarded AS SELECT protected FROM vector_stores",
+        "the view guarded",
+    ),
+    "a trigger on the table": (
+        "CREATE TRIGGER trg_kept AFTER INSERT ON vector_stores BEGIN INSERT INTO touched VALUES (new.protected); END",
+        "the trigger trg_kept on vector_stores",
+    ),
+    "a trigger that fills the table": (
+        "CREATE TRIGGER trg_fills AFTER INSERT ON sessions BEGIN UPDATE vector_stores SET protected = 1; END",
         "the trigger trg_fills on sessions",
     ),
-    "a foreign key onto stores": (
-        "CREATE TABLE child (store_id TEXT REFERENCES stores(store_id))",
-        "the foreign key of child.store_id onto stores",
+    "a foreign key onto a primary key that is another": (
+        "CREATE TABLE child (session_id TEXT REFERENCES vector_stores)",
+        "the foreign key of child.session_id onto vector_stores",
     ),
-    "a foreign key of an adopted table onto stores": (
+    "a foreign key of an adopted table": (
         (
-            "CREATE TABLE vector_store_chunks (chunk_id TEXT PRIMARY KEY, vector_store_id TEXT REFERENCES stores, "
-            "file_path TEXT NOT NULL, start_line INTEGER, end_line INTEGER, content TEXT NOT NULL)"
+            "CREATE TABLE vector_store_chunks (chunk_id TEXT PRIMARY KEY, vector_store_id TEXT "
+            "REFERENCES vector_stores, file_path TEXT NOT NULL, start_line INTEGER, end_line INTEGER, "
+            "content TEXT NOT NULL)"
         ),
-        "the foreign key of vector_store_chunks.vector_store_id onto stores",
+        "the foreign key of vector_store_chunks.vector_store_id onto vector_stores",
     ),
     "a trigger that names its table in another case": (
-        "CREATE TRIGGER trg_case AFTER INSERT ON SESSIONS BEGIN DELETE FROM stores; END",
+        "CREATE TRIGGER trg_case AFTER INSERT ON SESSIONS BEGIN UPDATE Vector_Stores SET Protected = 0; END",
         "the trigger trg_case on SESSIONS",
     ),
 }
 
 
+@pytest.fixture
+def separate_file(tmp_path: Path) -> Path:
+    """Return a file of the time of two tables."""
+    return legacy.build(tmp_path / "separate.sqlite3", "legacy")
+
+
 @pytest.mark.parametrize("name", BREAKING)
-def test_what_would_break_stops_the_run(name: str, legacy_file: Path) -> None:
+def test_what_would_break_stops_the_run(name: str, separate_file: Path) -> None:
     """What hangs on a table that goes is named, and nothing is written, not even a backup folder."""
     statement, named = BREAKING[name]
-    legacy.execute(legacy_file, statement)
-    before = legacy.tree(legacy_file.parent)
+    legacy.execute(separate_file, statement)
+    before = legacy.tree(separate_file.parent)
 
-    result = run_cli("--db-path", legacy_file, "migrate")
+    result = run_cli("--db-path", separate_file, "migrate")
 
     assert 6 == result.code
     assert named in result.err
     assert "Next: drop them" in result.err
-    assert before == legacy.tree(legacy_file.parent)
+    assert before == legacy.tree(separate_file.parent)
 
 
-def test_only_what_would_break_is_named(released_file: Path) -> None:
+def test_only_what_would_break_is_named(separate_file: Path) -> None:
     """A sound trigger on the same table is not blamed for its neighbour."""
     legacy.execute(
-        released_file,
-        "CREATE TRIGGER trg_bad AFTER INSERT ON sessions WHEN EXISTS (SELECT 1 FROM stores) BEGIN SELECT 1; END",
+        separate_file,
+        "CREATE TRIGGER trg_bad AFTER INSERT ON sessions WHEN EXISTS (SELECT protected FROM vector_stores) "
+        "BEGIN SELECT 1; END",
     )
 
     with pytest.raises(NotOursError, match="trg_bad") as raised:
-        vecmigrate.upgrade(url(released_file))
+        vecmigrate.upgrade(url(separate_file))
 
     assert "trg_sessions" not in raised.value.message
 
 
-def test_plain_alembic_refuses_in_the_same_words(released_file: Path) -> None:
+def test_plain_alembic_refuses_in_the_same_words(separate_file: Path) -> None:
     """The real alembic command names the foreign key and writes nothing."""
-    legacy.execute(released_file, "CREATE TABLE child (store_id TEXT REFERENCES stores(store_id))")
-    before = legacy.tree(released_file.parent)
+    legacy.execute(separate_file, "CREATE TABLE child (session_id TEXT REFERENCES vector_stores)")
+    before = legacy.tree(separate_file.parent)
 
-    result = run_alembic(released_file, "upgrade", "head")
+    result = run_alembic(separate_file, "upgrade", "head")
 
     assert result.code != 0
-    assert "the foreign key of child.store_id onto stores" in result.out + result.err
-    assert before == legacy.tree(released_file.parent)
+    assert "the foreign key of child.session_id onto vector_stores" in result.out + result.err
+    assert before == legacy.tree(separate_file.parent)
 
 
 def test_a_view_over_a_column_that_goes_stops_the_run(tmp_path: Path) -> None:

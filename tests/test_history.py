@@ -352,6 +352,13 @@ def test_the_marker_of_another_database_stays(released_file: Path) -> None:
     assert other.exists()
 
 
+def test_the_first_run_on_a_new_file_takes_itself_for_alive(tmp_path: Path) -> None:
+    """Its own marker stands there when it records what died before the file was there, and is no attempt that died."""
+    vecmigrate.upgrade(url(tmp_path / "new.sqlite3"))
+
+    assert [(each, "upgrade", "success") for each in REVISIONS] == attempts(tmp_path / "new.sqlite3")
+
+
 def test_the_run_id_joins_what_ran_together(released_file: Path) -> None:
     """All revisions of one run carry one id, and another run another."""
     vecmigrate.upgrade(url(released_file))

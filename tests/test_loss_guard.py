@@ -135,8 +135,8 @@ def test_a_way_up_may_lose_rows_where_somebody_says_so(door: str, scripts: Scrip
             'op.execute("DELETE FROM vector_store_chunks WHERE vector_store_id IS NULL")'
         ),
         (
-            "from vecmigrate.operations.v1.notes import stands_elsewhere\n"
-            'op.execute("DELETE FROM vector_store_chunks")\nstands_elsewhere("vector_store_chunks", 2)'
+            "from vecmigrate import operations\n"
+            'operations.stands_elsewhere("vector_store_chunks")\nop.execute("DELETE FROM vector_store_chunks")'
         ),
     ],
     ids=["renamed", "copied and dropped", "split", "told by the script"],

@@ -33,14 +33,18 @@ Check = Callable[[Path], None]
 
 
 @pytest.fixture
-def project(request: pytest.FixtureRequest, scripts: Scripts) -> Scripts:
-    """Add the revisions of the project that the test is named after."""
-    folder = PROJECTS / re.sub(r"^test_|_on_postgresql$", "", request.function.__name__)
-    for source in folder.glob("*.py"):
-        text = source.read_text(encoding="utf-8").replace("AFTER", AFTER).replace("NEXT", NEXT).replace("HEAD", HEAD)
-        name = source.name.replace("AFTER", AFTER).replace("NEXT", NEXT)
-        (scripts.versions / name).write_text(text, encoding="utf-8")
-    return scripts
+def add_project(request: pytest.FixtureRequest, scripts: Scripts) -> Callable[[], None]:
+    """Give what adds the revisions of the project that the test is named after."""
+
+    def add() -> None:
+        folder = PROJECTS / re.sub(r"^test_|_on_postgresql$", "", request.function.__name__)
+        for source in folder.glob("*.py"):
+            text, name = source.read_text(encoding="utf-8"), source.name
+            for word, number in (("AFTER", AFTER), ("NEXT", NEXT), ("HEAD", HEAD)):
+                text, name = text.replace(word, number), name.replace(word, number)
+            (scripts.versions / name).write_text(text, encoding="utf-8")
+
+    return add
 
 
 @dataclass(frozen=True)
@@ -88,7 +92,7 @@ class Walk:
 
 
 @pytest.fixture
-def walk(door: str, start: str, project: Scripts, tmp_path: Path) -> Walk:
+def walk(door: str, start: str, scripts: Scripts, add_project: Callable[[], None], tmp_path: Path) -> Walk:
     """Give a database of the start, and the door to go through."""
     path = tmp_path / "service" / "sessions.sqlite3"
     path.parent.mkdir()
@@ -97,18 +101,25 @@ def walk(door: str, start: str, project: Scripts, tmp_path: Path) -> Walk:
     if start == "head":
         vecmigrate.upgrade(url(path), HEAD)
         legacy.execute(path, *CHUNKS)
-    return Walk(door, path, project)
+    add_project()
+    return Walk(door, path, scripts)
 
 
 def contents(path: Path) -> dict[str, object]:
-    """Return the columns and the rows of each table, and the names of all else: SQL may be written in other words."""
-    names = sorted(legacy.tables(path) - {"sqlite_sequence"})
-    held: dict[str, object] = {
-        name: ([row[1] for row in legacy.query(path, f"PRAGMA table_info({name})")], legacy.rows(path, name))
-        for name in names
-        if not name.startswith("vecmigrate_")
-    }
+    """Return the columns and the rows of each table, and the names of all else.
+
+    SQL may be written in other words, and a column that comes back comes last.
+    """
+    names = sorted(name for name in legacy.tables(path) if not name.startswith(("vecmigrate_", "sqlite_")))
+    held: dict[str, object] = {name: rows_of(path, name) for name in names}
     return held | {"others": sorted(key for key in legacy.schema(path) if key[0] != "table")}
+
+
+def rows_of(path: Path, table: str) -> tuple[list[str], list[tuple[object, ...]]]:
+    """Return the columns of a table, sorted, and its rows as storage classes and values."""
+    names = sorted(map(str, columns(path, table)))
+    cells = ", ".join(f'typeof("{name}"), CAST("{name}" AS BLOB)' for name in names)
+    return names, sorted(legacy.query(path, f'SELECT {cells} FROM "{table}"'), key=repr)
 
 
 def columns(path: Path, table: str) -> list[object]:
@@ -128,6 +139,19 @@ def test_rename_a_column(walk: Walk) -> None:
 
 
 @everywhere
+def test_drop_a_column(walk: Walk) -> None:
+    """What the column held comes back with it."""
+    walk.up_down_and_up(lambda path: check("provider_metadata" not in columns(path, "vector_stores")))
+
+
+@everywhere
+def test_retype_a_column(walk: Walk) -> None:
+    """The values of another type go back to what they were."""
+    query = "SELECT DISTINCT typeof(provider) FROM vector_stores"
+    walk.up_down_and_up(lambda path: check(set(legacy.query(path, query)) <= {("integer",)}))
+
+
+@everywhere
 def test_new_table(walk: Walk) -> None:
     """A new table, with a row of its own and a view, goes again without a question: nobody has put a row into it."""
     walk.up_down_and_up(lambda path: check([("*",)] == legacy.query(path, "SELECT * FROM tagged")))
@@ -135,9 +159,10 @@ def test_new_table(walk: Walk) -> None:
 
 @everywhere
 def test_split_a_table(walk: Walk) -> None:
-    """Rows that move into a table of the revision and back are not lost, and nobody is asked."""
-    query = "SELECT content FROM chunk_texts ORDER BY chunk_id"
-    walk.up_down_and_up(lambda path: check([("def a(): ...",), ("",)] == legacy.query(path, query)))
+    """Values that move into a table of the revision and back are not lost, and nobody is asked."""
+    query = "SELECT count(*) > 0 FROM store_metadata"
+    is_fresh = not walk.path.exists()
+    walk.up_down_and_up(lambda path: check([(int(not is_fresh),)] == legacy.query(path, query)))
 
 
 @everywhere
@@ -192,24 +217,27 @@ def rows_on(engine: sa.Engine) -> dict[str, list[str]]:
     with engine.connect() as connection:
         names = [name for name in sa.inspect(connection).get_table_names() if not name.startswith("vecmigrate_")]
         return {
-            name: sorted(str(dict(row)) for row in connection.execute(sa.text(f"SELECT * FROM {name}")).mappings())
+            name: sorted(
+                str(sorted(row.items())) for row in connection.execute(sa.text(f"SELECT * FROM {name}")).mappings()
+            )
             for name in names
         }
 
 
 @pytest.fixture
-def server(postgresql: sa.URL, project: Scripts) -> sa.Engine:
+def server(postgresql: sa.URL, add_project: Callable[[], None]) -> sa.Engine:
     """Give a database at the head below the project, with rows."""
-    del project
     vecmigrate.upgrade(postgresql, HEAD)
     engine = sa.create_engine(postgresql, poolclass=NullPool)
     with engine.begin() as connection:
         for statement in CHUNKS:
             connection.exec_driver_sql(statement)
         connection.exec_driver_sql(
-            "INSERT INTO vector_stores (vector_store_id, session_id, provider, created_at, updated_at) "
-            "VALUES ('v', 's', 'openai', 1, 2)"
+            "INSERT INTO vector_stores "
+            "(vector_store_id, session_id, provider, provider_metadata, created_at, updated_at) "
+            "VALUES ('v', 's', 'openai', '{}', 1, 2)"
         )
+    add_project()
     return engine
 
 
@@ -230,6 +258,16 @@ def test_add_a_column_on_postgresql(server: sa.Engine) -> None:
 
 
 def test_rename_a_column_on_postgresql(server: sa.Engine) -> None:
+    """The same on PostgreSQL."""
+    up_down_and_up_on(server)
+
+
+def test_drop_a_column_on_postgresql(server: sa.Engine) -> None:
+    """The same on PostgreSQL."""
+    up_down_and_up_on(server)
+
+
+def test_retype_a_column_on_postgresql(server: sa.Engine) -> None:
     """The same on PostgreSQL."""
     up_down_and_up_on(server)
 

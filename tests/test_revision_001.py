@@ -3,12 +3,14 @@
 import json
 import sqlite3
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from alembic import op
 from alembic.operations import Operations
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy.exc import IntegrityError
@@ -29,7 +31,10 @@ from revision_001 import (
     Text,
     revision,
 )
+from vecmigrate.errors import NotOursError
+from vecmigrate.operations.v1 import admission, cells, contest, conversion, kept_rows, plain, reversal
 
+AUTOINDEXES = {"index sqlite_autoindex_stores_1"}
 SESSION = {
     "session_id": "s1",
     "vector_store_id": "v1",
@@ -120,17 +125,16 @@ def there_and_back(database: Database) -> None:
 
 
 def test_files_of_old_services_go_up_down_and_up(legacy_file: Path) -> None:
-    """The files that the old services left keep every row, and their SQL word for word."""
+    """The files that the old services left keep every row, and ``stores`` in all; the way back gives what was found."""
     database = Database(legacy_file)
     database.adopt()
-    if "vector_stores" not in {row[0] for row in database.all("SELECT name FROM sqlite_master")}:
-        with database.run():
-            revision._create_legacy_vector_stores()
-            revision._create_legacy_indexes()
-    before = state(database)
+    before, ids = state(database), set(database.all("SELECT store_id FROM stores"))
     database.upgrade()
-    assert len(before[0]) + len(before[1]) == len(database.exact("vector_stores"))
-    assert set() == {"stores", "active_stores"} & {row[0] for row in database.all("SELECT name FROM sqlite_master")}
+    ours = {row for row in ids if (repr(row[0]).encode()) not in {row[0][1] for row in before[0]}}
+    assert len(before[0]) + len(ours) == len(database.exact("vector_stores"))
+    assert before[1] == database.exact("stores")
+    for name in ("table stores", "index idx_active_store", "view active_stores"):
+        assert before[2].get(name) == database.sql().get(name)
     above = database.exact("vector_stores"), database.sql()
     database.downgrade()
     assert before == state(database)
@@ -159,13 +163,17 @@ def there_and_back_again(database: Database) -> None:
 
 
 def test_a_store_becomes_a_named_store(legacy: Make) -> None:
-    """A row of ``stores`` is named, protected and without expiry, and its time is in Unix seconds."""
+    """A row of ``stores`` is named, protected, active and without expiry, and its time is in Unix seconds."""
     database = legacy(stores=({"is_active": 0},))
+    before = state(database)
     database.upgrade()
-    expected = ("h1", "project-conversations-001", None, "openai", None, 1, 0, STORE_TIME, None, STORE_TIME, 3, None)
+    expected = ("h1", "project-conversations-001", None, "openai", None, 1, 1, STORE_TIME, None, STORE_TIME, 3, None)
     assert [expected] == landed(database, *UNIFIED_COLUMNS)
-    (kept,) = database.kept()
-    assert kept == ("upgrade", "stores", 1, "h1", "stores row became a named store", STORE | {"is_active": 0})
+    assert database.kept() == []
+    assert before[1] == database.exact("stores")
+    database.downgrade()
+    assert before == state(database)
+    assert database.elsewhere == {"vector_stores": 1}
 
 
 @pytest.mark.parametrize(
@@ -295,33 +303,159 @@ def test_of_two_sessions_for_one_store_the_better_wins(
     assert before == state(database)
 
 
-@pytest.mark.parametrize(
-    ("session", "store", "winner"),
-    [
-        ({"protected": 1, "updated_at": 1}, {}, "s1"),
-        ({"updated_at": STORE_TIME - 1}, {}, None),
-        ({"updated_at": STORE_TIME}, {}, "s1"),
-        ({"updated_at": 1}, {"is_active": 0}, "s1"),
-    ],
-)
-def test_what_this_revision_protects_does_not_count(
-    legacy: Make, session: dict[str, Any], store: dict[str, Any], winner: str | None
-) -> None:
-    """The same id in both tables: a store counts as not protected, then active and newest decide."""
-    database = legacy(session, stores=({"store_id": "v1"} | store, {"store_id": "h2", "store_type": "commit"}))
+@pytest.mark.parametrize("store", [{}, {"is_active": 0}, {"created_at": "once"}, {"created_at": "2999-01-01"}])
+def test_one_id_in_both_tables_is_one_store(legacy: Make, store: dict[str, Any]) -> None:
+    """The session keeps what it has and gets its count from ``stores``; the original is kept as converted."""
+    database = legacy({}, stores=({"store_id": "v1"} | store, {"store_id": "h2", "store_type": "commit"}))
+    before = state(database)
     database.upgrade()
-    assert [("h2", None), ("v1", winner)] == landed(database, "vector_store_id", "session_id")
+    assert landed(database, *UNIFIED_COLUMNS) == [
+        ("h2", "project-commits-001", None, "openai", None, 1, 1, STORE_TIME, None, STORE_TIME, 3, None),
+        ("v1", None, "s1", "openai", None, 0, 1, 100, 200, 150, 3, None),
+    ]
+    assert database.kept() == [("upgrade", "vector_stores", 1, "v1", "document_count: taken from stores", SESSION)]
     there_and_back_again(database)
+    database.downgrade()
+    assert before == state(database)
+    assert database.kept() == []
 
 
-def test_an_active_row_wins_over_a_newer_inactive_one(unified: Make) -> None:
-    """Among rows that the service unified, active comes before newest."""
-    database = unified(
-        {"is_active": 0, "updated_at": 2 * STORE_TIME, "vector_store_id": "h1"}, stores=({"is_active": 1},)
+@pytest.mark.parametrize("count", [0, 9])
+def test_one_id_in_both_tables_is_one_named_store(unified: Make, count: int) -> None:
+    """Going back, the count is the one that was found, whatever the service counted meanwhile."""
+    named = {"name": "project-conversations-001", "session_id": None, "vector_store_id": "h1"}
+    database = unified(named, stores=({"doc_count": count}, {"store_id": "h2", "is_active": 0}))
+    before = database.exact("vector_stores"), database.sql()
+    database.upgrade()
+    assert landed(database, "vector_store_id", "name", "document_count") == [
+        ("h1", "project-conversations-001", count),
+        ("h2", "project-conversations-002", 3),
+    ]
+    database.execute("UPDATE stores SET doc_count = doc_count + 1 WHERE is_active = 1")
+    assert landed(database, "document_count") == [(count + 1,), (3,)]
+    there_and_back_again(database)
+    database.downgrade()
+    assert before == (database.exact("vector_stores"), database.sql())
+    assert database.kept() == []
+
+
+def test_an_edited_count_of_one_store_is_kept(unified: Make) -> None:
+    """A count that is not the one of ``stores`` was edited: it goes back, and comes again."""
+    named = {"name": "mine", "session_id": None, "vector_store_id": "h1"}
+    database = unified(named, stores=({},))
+    database.upgrade()
+    database.execute("UPDATE vector_stores SET document_count = 50")
+    there_and_back_again(database)
+    database.downgrade()
+    assert landed(database, "document_count") == [(50,)]
+    database.execute("UPDATE stores SET doc_count = 4")
+    database.upgrade()
+    assert landed(database, "document_count") == [(4,)]
+
+
+def test_a_named_store_edited_since_comes_back(legacy: Make) -> None:
+    """What ``stores`` can't tell of a named store is set aside on the way down, unless the row of stores goes."""
+    stores = tuple({"store_id": f"h{number}", "is_active": 0} for number in range(1, 5))
+    database = legacy(stores=stores)
+    database.upgrade()
+    database.execute(
+        "UPDATE vector_stores SET rollover_from = 'h1', is_active = 0 WHERE vector_store_id = 'h2'",
+        "UPDATE vector_stores SET name = 'mine', document_count = 8 WHERE vector_store_id = 'h3'",
+    )
+    for _ in range(2):
+        there_and_back_again(database)
+    assert database.kept() == []
+    database.downgrade()
+    assert [row[:3] for row in database.kept()] == [("downgrade", "vector_stores", 0)] * 3
+    database.execute(
+        "DELETE FROM stores WHERE store_id = 'h2'",
+        "UPDATE stores SET doc_count = 9 WHERE store_id = 'h3'",
+        "INSERT INTO stores VALUES ('h5', 'conversation', 1, '2030-01-01', 0)",
     )
     database.upgrade()
-    assert landed(database, "name", "session_id") == [("project-conversations-001", None)]
+    assert landed(database, "vector_store_id", "name", "document_count", "is_active") == [
+        ("h1", "project-conversations-001", 3, 1),
+        ("h3", "mine", 9, 1),
+        ("h4", "project-conversations-004", 3, 1),
+        ("h5", "project-conversations-002", 1, 1),
+    ]
+    assert database.kept() == []
+
+
+def test_a_named_store_deleted_since_stays_away(legacy: Make) -> None:
+    """The service's cleaning deletes old rows of vector_stores: the way down and up brings none of them back."""
+    database = legacy(stores=tuple({"store_id": f"h{number}", "is_active": 0} for number in range(3)))
+    database.upgrade()
+    database.execute("DELETE FROM vector_stores WHERE vector_store_id <> 'h2'")
     there_and_back_again(database)
+    there_and_back_again(database)
+    assert landed(database, "vector_store_id") == [("h2",)]
+
+
+def test_stores_of_the_service_s_own_go_down_with_it(unified: Make) -> None:
+    """A row that the service wrote at 001 stays in the unified table that was found; one that we made does not."""
+    database = unified()
+    database.upgrade()
+    named = UNIFIED | {"name": "project-conversations-001", "session_id": None, "vector_store_id": "h1"}
+    same = {"is_protected": 1, "created_at": STORE_TIME, "updated_at": STORE_TIME, "expires_at": None}
+    database.insert("vector_stores", UNIFIED_COLUMNS, (named | same).values())
+    database.insert("stores", STORES_COLUMNS, (STORE | {"doc_count": 0}).values())
+    database.insert("stores", STORES_COLUMNS, (STORE | {"store_id": "h2", "store_type": "commit"}).values())
+    assert landed(database, "vector_store_id", "name") == [
+        ("h1", "project-conversations-001"),
+        ("h2", "project-commits-001"),
+    ]
+    there_and_back_again(database)
+    database.downgrade()
+    assert landed(database, "vector_store_id") == [("h1",)]
+
+
+def test_where_no_table_was_found_it_goes(database: Database) -> None:
+    """001 makes both tables; back at 000 they are gone, but for stores with rows; up again all is back."""
+    before = database.sql()
+    database.upgrade()
+    database.downgrade()
+    assert before == database.sql()
+    database.upgrade()
+    database.insert("vector_stores", UNIFIED_COLUMNS, UNIFIED.values())
+    there_and_back_again(database)
+    # The view of a service shows nothing without its table, and the service makes both again.
+    database.execute(STORES_VIEW)
+    database.downgrade()
+    assert before == database.sql()
+    database.upgrade()
+    database.insert("stores", STORES_COLUMNS, STORE.values())
+    there_and_back_again(database)
+    database.downgrade()
+    assert set(database.sql()) - set(before) == {"table stores", "index idx_active_store"} | AUTOINDEXES
+    assert [kept[:3] for kept in database.kept()] == [("downgrade", "vector_stores", 0)]
+
+
+def test_rows_keep_their_rowids(legacy: Make) -> None:
+    """What the service remembers of rows, and a full-text index over them, is right on both sides."""
+    rows = tuple({"session_id": f"s{number}", "vector_store_id": f"v{9 - number}"} for number in range(1, 8))
+    odd = {"session_id": "s0", "vector_store_id": "v0", "protected": "yes"}
+    database = legacy(*rows, odd, stores=({},))
+    database.execute("UPDATE vector_stores SET rowid = rowid * 10 WHERE session_id <> 's3'")
+    before = database.rowids("vector_stores", "session_id")
+    fts = "CREATE VIRTUAL TABLE found USING fts5(vector_store_id, provider, content='vector_stores')"
+    database.execute(fts, "INSERT INTO found (found) VALUES ('rebuild')")
+    for step in (database.upgrade, database.downgrade, database.upgrade):
+        step()
+        now = database.rowids("vector_stores", "session_id")
+        assert before == {session: rowid for session, rowid in now.items() if session is not None}
+        database.execute("INSERT INTO found (found, rank) VALUES ('integrity-check', 1)")
+    assert database.all("SELECT f.vector_store_id FROM found f WHERE found MATCH 'h1'") == [("h1",)]
+
+
+def test_a_full_text_index_that_does_not_fit_stops_the_run(legacy: Make) -> None:
+    """Its columns are none of the unified table: the run names it, and nothing has changed."""
+    database = legacy({})
+    database.execute("CREATE VIRTUAL TABLE found USING fts5(protected, content = 'vector_stores')")
+    before = state(database)
+    with pytest.raises(NotOursError, match="full-text index found"):
+        database.upgrade()
+    assert before == state(database)
 
 
 def test_stores_are_numbered_by_the_instant_meant(legacy: Make) -> None:
@@ -388,18 +522,30 @@ def test_numbers_go_beyond_999(legacy: Make) -> None:
     ("store", "reason"),
     [
         ({"store_type": "other"}, "store_type: neither conversation nor commit"),
-        ({"created_at": "once"}, "created_at: no clear value, and one is needed"),
-        ({"is_active": None}, "is_active: no clear value, and one is needed"),
-        ({"store_id": None}, "vector_store_id: no clear value, and one is needed"),
+        ({"store_type": None}, "store_type: neither conversation nor commit"),
+        ({"created_at": "once"}, "created_at: no clear time"),
+        ({"created_at": None}, "created_at: no clear time"),
+        ({"created_at": "2025-02-30T10:00:00"}, "created_at: no clear time"),
+        ({"created_at": "2025-06-10T10:30:00.1x"}, "created_at: no clear time"),
+        ({"created_at": "2025-06-10T10:30:00\0"}, "created_at: no clear time"),
+        ({"store_id": None}, "store_id: none that is text"),
+        ({"store_id": b"\xff"}, "store_id: none that is text"),
+        ({"store_id": Text(b"\xff")}, "store_id: none that is text"),
     ],
 )
-def test_a_store_without_a_clear_meaning_is_set_aside(legacy: Make, store: dict[str, Any], reason: str) -> None:
-    """What can't become a named store waits, and takes no number."""
+def test_a_store_without_a_clear_meaning_stays_in_stores_alone(
+    legacy: Make, store: dict[str, Any], reason: str
+) -> None:
+    """What can't become a named store takes no number, and the summary says why."""
     database = legacy(stores=(store, {"store_id": "h2", "doc_count": "x"}), loose=True)
     before = state(database)
     database.upgrade()
     assert landed(database, "vector_store_id", "name", "document_count") == [("h2", "project-conversations-001", 0)]
-    assert [reason] == [kept[4] for kept in database.kept() if not kept[2]]
+    note = "Rows that stay in stores alone, because they can't be told as named stores"
+    assert database.notes == [f"{note}: {reason}: 1"]
+    assert database.kept() == []
+    assert before[1] == database.exact("stores")
+    there_and_back_again(database)
     database.downgrade()
     assert before == state(database)
 
@@ -447,6 +593,7 @@ def test_the_reasons_stay_the_same_on_every_way_up(legacy: Make) -> None:
         {"session_id": "s2"},
         {"session_id": "s3", "updated_at": "once"},
         {"session_id": "s4", "vector_store_id": "v4", "created_at": b"7"},
+        {"session_id": "s5", "vector_store_id": "h1"},
     ]
     database = legacy(*rows, stores=({"doc_count": "x"},))
     database.upgrade()
@@ -461,29 +608,22 @@ def test_the_reasons_stay_the_same_on_every_way_up(legacy: Make) -> None:
 
 def test_an_edit_wins_over_the_original(legacy: Make) -> None:
     """Going back, only the columns that still hold the converted value get their original."""
-    database = legacy({"protected": "true", "created_at": 1.5, "expires_at": "never"}, stores=({},))
+    database = legacy({"protected": "true", "created_at": 1.5, "expires_at": "never"})
     database.upgrade()
-    database.execute(
-        "UPDATE vector_stores SET created_at = 7 WHERE vector_store_id = 'v1'",
-        "UPDATE vector_stores SET document_count = 9, name = 'mine' WHERE vector_store_id = 'h1'",
-    )
+    database.execute("UPDATE vector_stores SET created_at = 7 WHERE vector_store_id = 'v1'")
     database.downgrade()
     assert database.all("SELECT * FROM vector_stores") == [("s1", "v1", "openai", "never", "true", 7, 150)]
-    assert [tuple((STORE | {"doc_count": 9}).values())] == database.all("SELECT * FROM stores")
     database.upgrade()
-    assert landed(database, "vector_store_id", "name", "document_count", "is_protected") == [
-        ("h1", "mine", 9, 1),
-        ("v1", None, 0, 1),
-    ]
+    assert landed(database, "vector_store_id", "name", "created_at", "is_protected") == [("v1", None, 7, 1)]
 
 
 def test_a_row_deleted_since_stays_deleted(legacy: Make) -> None:
     """Neither direction brings back what somebody deleted, and its record goes too."""
-    database = legacy({"protected": "true"}, stores=({},))
+    database = legacy({"protected": "true"}, {"session_id": "s2", "vector_store_id": "v2", "created_at": 1.5})
     database.upgrade()
     database.execute("DELETE FROM vector_stores")
     database.downgrade()
-    assert state(database)[:2] == ([], [])
+    assert state(database)[0] == []
     assert database.kept() == []
 
 
@@ -579,7 +719,7 @@ def test_a_loser_lands_once_its_winner_is_deleted_in_the_older_table(legacy: Mak
         (
             1,
             "s2",
-            f"went back as it was; on the way up it waits again while another row has its key: {taken}",
+            taken,
         )
     ]
     database.execute("DELETE FROM vector_stores WHERE session_id = 's1'")
@@ -590,18 +730,17 @@ def test_a_loser_lands_once_its_winner_is_deleted_in_the_older_table(legacy: Mak
 
 def test_a_record_stays_with_its_row_among_others_of_its_key(legacy: Make) -> None:
     """Of several rows with one key, the one that landed gets back what the older table can't hold."""
-    twins = ({"doc_count": 1, "is_active": 0}, {"doc_count": 2}, {"doc_count": 1, "is_active": 0})
-    database = legacy(stores=twins, loose=True)
+    database = legacy({"expires_at": 1}, {"updated_at": 151}, {"expires_at": 1}, loose=True)
     database.upgrade()
-    for expiry in (5, 6):
-        database.execute(f"UPDATE vector_stores SET name = 'mine', expires_at = {expiry}")
+    for store in ("v0", "v9"):
+        database.execute(f"UPDATE vector_stores SET document_count = 4, rollover_from = '{store}'")
         there_and_back_again(database)
-        assert landed(database, "document_count", "name", "expires_at") == [(2, "mine", expiry)]
+        assert landed(database, "updated_at", "document_count", "rollover_from") == [(151, 4, store)]
     database.downgrade()
-    database.execute("UPDATE stores SET doc_count = 7 WHERE doc_count = 2")
+    database.execute("UPDATE vector_stores SET updated_at = 152 WHERE updated_at = 151")
     before = state(database)
     database.upgrade()
-    assert landed(database, "document_count", "name", "expires_at") == [(7, "mine", 6)]
+    assert landed(database, "updated_at", "document_count", "rollover_from") == [(152, 4, "v9")]
     database.downgrade()
     assert before == state(database)
 
@@ -655,46 +794,6 @@ def test_declared_types_of_the_found_table_change_nothing(database: Database, de
     there_and_back_again(database)
 
 
-def test_a_recreated_stores_is_merged_on_the_way_down(legacy: Make) -> None:
-    """An older service made ``stores`` again: its rows join, those that are there win, and all go down."""
-    database = legacy(stores=({},))
-    database.upgrade()
-    database.execute(LOOSE_STORES, STORES_VIEW)
-    database.insert(
-        "stores", STORES_COLUMNS, *((STORE | row).values() for row in ({"doc_count": 5}, {"store_id": "h2"}))
-    )
-    database.execute("UPDATE stores SET store_type = 'commit' WHERE store_id = 'h2'")
-    database.downgrade()
-    assert database.all("SELECT store_id, doc_count FROM stores ORDER BY store_id") == [("h1", 3), ("h2", 3)]
-    assert [kept[5]["doc_count"] for kept in database.kept() if not kept[2]] == [5]
-    assert database.sql()["index idx_active_store"] == STORES_INDEX
-
-
-def test_merging_without_stores_changes_nothing(legacy: Make) -> None:
-    """``merge_stores`` is free to call."""
-    database = legacy({})
-    database.upgrade()
-    before = database.exact("vector_stores"), database.sql()
-    with database.run() as connection:
-        revision.merge_stores(connection)
-    assert before == (database.exact("vector_stores"), database.sql())
-
-
-def test_merging_fires_no_trigger_of_the_service(legacy: Make) -> None:
-    """The rows that an older service put into ``stores`` join without waking the triggers on the table."""
-    database = legacy()
-    database.upgrade()
-    trigger = "CREATE TRIGGER seen AFTER INSERT ON vector_stores BEGIN INSERT INTO log VALUES (new.name); END"
-    database.execute("CREATE TABLE log (name)", trigger, LOOSE_STORES, STORES_VIEW)
-    database.insert("stores", STORES_COLUMNS, STORE.values())
-    with database.run() as connection:
-        revision.merge_stores(connection)
-    assert landed(database, "name") == [("project-conversations-001",)]
-    assert database.all("SELECT * FROM log") == []
-    assert database.sql()["trigger seen"] == trigger
-    assert not {"table stores", "view active_stores"} & database.sql().keys()
-
-
 def test_views_triggers_and_indexes_of_the_service_stay(legacy: Make) -> None:
     """What hangs on the table is put back, fires for nothing that the migration does, and all returns."""
     database = legacy({}, {"session_id": "s2", "protected": "true", "vector_store_id": "v2"})
@@ -713,7 +812,7 @@ def test_views_triggers_and_indexes_of_the_service_stay(legacy: Make) -> None:
     for name in ("view mine", "trigger seen", "trigger gone", "index by_provider", "table log"):
         assert before[name] == above[name]
     assert "index by_protection" not in above
-    database.execute("CREATE INDEX by_count ON vector_stores (document_count)", LOOSE_STORES)
+    database.execute("CREATE INDEX by_count ON vector_stores (document_count)")
     database.downgrade()
     assert before == database.sql()
     assert database.all("SELECT * FROM log") == []
@@ -745,7 +844,7 @@ def test_what_the_found_rules_refuse_waits(unified: Make) -> None:
 
 def test_undecodable_text_is_found_among_many_rows(legacy: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """Pages with bad text are examined row by row, others are not."""
-    monkeypatch.setattr(revision, "_UTF8_PAGE", 7)
+    monkeypatch.setattr(plain, "_UTF8_PAGE", 7)
     rows = [{"session_id": f"s{number}", "vector_store_id": f"v{number}"} for number in range(50)]
     rows[20]["provider"] = Text(b"a\xc3")  # type: ignore[assignment]
     rows[49]["vector_store_id"] = Text(b"\xed\xa0\x80")  # type: ignore[assignment]
@@ -783,64 +882,85 @@ def test_a_utf_16_database_is_read_as_such(tmp_path: Path, encoding: str) -> Non
 
 
 def lose_plain(original: Any) -> Any:
-    def insert(bind: sa.Connection, shape: Any) -> None:
-        original(bind, shape)
-        bind.execute(sa.text("DELETE FROM vecmigrate_new_vector_stores WHERE vector_store_id = 'v1'"))
+    def copy(change: Any, connection: sa.Connection, shape: Any, new: str) -> None:
+        original(change, connection, shape, new)
+        connection.exec_driver_sql(f"DELETE FROM {new} WHERE vector_store_id = 'v1'")
 
-    return insert
+    return copy
 
 
 def swap_times(original: Any) -> Any:
-    def insert(bind: sa.Connection, shape: Any) -> None:
-        original(bind, shape)
-        bind.execute(sa.text("UPDATE vecmigrate_new_vector_stores SET created_at = updated_at"))
+    def copy(change: Any, connection: sa.Connection, shape: Any, new: str) -> None:
+        original(change, connection, shape, new)
+        connection.exec_driver_sql(f"UPDATE {new} SET created_at = updated_at")
+
+    return copy
+
+
+def lose_odd(original: Any) -> Any:
+    def insert(stage: Any, new: str) -> None:
+        stage.connection.exec_driver_sql("DELETE FROM vecmigrate_stage WHERE pos = 1")
+        original(stage, new)
 
     return insert
 
 
-def lose_odd(original: Any) -> Any:
-    return lambda bind, target, page: original(bind, target, page[1:])
-
-
 def lose_kept(original: Any) -> Any:
-    return lambda bind, entries: original(bind, [entry for entry in entries if entry["landed"]])
+    return lambda kept, entries: original(kept, [entry for entry in entries if entry.landed])
 
 
 @pytest.mark.parametrize(
-    ("function", "mistake", "message"),
+    ("owner", "mistake", "message"),
     [
-        ("_insert_plain", lose_plain, "would have changed rows"),
-        ("_insert_plain", swap_times, "would have changed rows"),
-        ("_land_page", lose_odd, "lost or doubled"),
-        ("_preserve", lose_kept, "lost or doubled"),
+        ((conversion, "_copy_plain"), lose_plain, "would have changed rows"),
+        ((conversion, "_copy_plain"), swap_times, "would have changed rows"),
+        ((contest, "_insert"), lose_odd, "lost or doubled"),
+        ((kept_rows.KeptRows, "add"), lose_kept, "lost or doubled"),
     ],
 )
 def test_a_mistake_ends_the_run(
-    legacy: Make, monkeypatch: pytest.MonkeyPatch, function: str, mistake: Any, message: str
+    legacy: Make, monkeypatch: pytest.MonkeyPatch, owner: tuple[Any, str], mistake: Any, message: str
 ) -> None:
     """The check inside the migration finds lost and changed rows, and the database stays as it was."""
     odd = {"session_id": "s2", "vector_store_id": "v2", "protected": "true"}
     lost = {"session_id": "s3", "vector_store_id": "v3", "created_at": "once"}
     database = legacy({}, odd, lost)
     before = state(database)
-    monkeypatch.setattr(revision, function, mistake(getattr(revision, function)))
+    monkeypatch.setattr(*owner, mistake(getattr(*owner)))
     with pytest.raises(RuntimeError, match=message):
         database.upgrade()
     assert before == state(database)
     assert database.kept() == []
 
 
-@pytest.mark.parametrize("function", ["_copy_plain", "_admitted"])
+@pytest.mark.parametrize("function", ["_copy_plain", "admit"])
 def test_a_mistake_on_the_way_down_ends_the_run(legacy: Make, monkeypatch: pytest.MonkeyPatch, function: str) -> None:
     """The way down is checked like the way up."""
     database = legacy({}, {"session_id": "s2", "vector_store_id": "v2", "protected": "true"})
     database.upgrade()
     before = database.exact("vector_stores"), database.sql()
-    replacement = {"_copy_plain": lambda *_: None, "_admitted": lambda _bind, _table, rows: [True] * len(rows)}
-    monkeypatch.setattr(revision, function, replacement[function])
+    owner = {"_copy_plain": reversal.Way, "admit": admission.Admission}[function]
+    monkeypatch.setattr(
+        owner, function, {"_copy_plain": lambda *_: None, "admit": lambda _, rows: dict(rows)}[function]
+    )
     with pytest.raises(RuntimeError, match="Revision 001 would have"):
         database.downgrade()
     assert before == (database.exact("vector_stores"), database.sql())
+
+
+def create_otherwise(table: str, *, keyed: bool) -> None:
+    revision.create_unified(table, keyed=keyed)
+    if keyed:
+        op.create_index("uq_otherwise", table, ["session_id", "provider"], unique=True)
+
+
+def test_rowids_stay_where_sqlite_copies_no_b_trees(legacy: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two tables that are not alike are copied row by row, and the rowids are the same."""
+    database = legacy({}, {"session_id": "s2", "vector_store_id": "v0"})
+    database.execute("UPDATE vector_stores SET rowid = rowid * 10")
+    monkeypatch.setattr(revision, "UNIFY", replace(revision.UNIFY, create=create_otherwise))
+    database.upgrade()
+    assert database.rowids("vector_stores", "session_id") == {"s1": 10, "s2": 20}
 
 
 def test_an_unknown_shape_ends_the_run(database: Database) -> None:
@@ -873,17 +993,25 @@ def test_offline_sql_is_plain_ddl(dialect: str) -> None:
     assert "PRAGMA" not in up + down
 
 
-def test_offline_sql_runs_on_an_empty_database_only(legacy: Make) -> None:
-    """Run as a script it gives the same tables as the run itself, and fails where there are rows."""
-    database = legacy()
+def test_offline_sql_runs_on_an_empty_database_only(database: Database) -> None:
+    """Run as a script it gives the same tables as the run itself, and fails where there are rows or tables."""
+    before = database.sql()
     database.raw.executescript(offline("sqlite", revision.upgrade))
     by_script = database.sql()
     database.raw.executescript(offline("sqlite", revision.downgrade))
+    assert before == database.sql()
     database.upgrade()
     assert words(by_script) == words(database.sql())
-    database.insert("vector_stores", UNIFIED_COLUMNS, tuple(UNIFIED.values()))
+    database.insert("stores", STORES_COLUMNS, STORE.values())
     with pytest.raises(sqlite3.IntegrityError, match="empty_database"):
         database.raw.executescript(offline("sqlite", revision.downgrade))
+
+
+def test_offline_sql_stops_where_a_service_was(legacy: Make) -> None:
+    """Its first statement fails on tables that only a run can take over."""
+    database = legacy()
+    with pytest.raises(sqlite3.IntegrityError, match="empty_database"):
+        database.raw.executescript(offline("sqlite", revision.upgrade))
 
 
 def test_a_lost_unique_key_is_an_error_not_a_loss(legacy: Make) -> None:
@@ -920,10 +1048,44 @@ def test_the_work_grows_no_faster_than_the_rows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: Fill, edit: str
 ) -> None:
     """Counted in steps of SQLite: four times the rows take hardly more than four times the work."""
-    monkeypatch.setattr(revision, "_PAGE", 20)
-    monkeypatch.setattr(revision, "_UTF8_PAGE", 20)
+    for module in (cells, contest, kept_rows):
+        monkeypatch.setattr(module, "PAGE", 20)
+    monkeypatch.setattr(plain, "_UTF8_PAGE", 20)
     small, large = (work_of(Database(tmp_path / f"{n}.sqlite3"), rows(n), edit) for n in (200, 800))
     assert large < 5 * small
+
+
+def test_the_work_of_refused_rows_grows_no_faster_than_the_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows that the CHECK of the found table refuses are found set by set, and come back."""
+    monkeypatch.setattr(cells, "PAGE", 20)
+    small, large = (refused_work_of(Database(tmp_path / f"{n}.sqlite3"), n) for n in (400, 1600))
+    assert large < 5 * small
+
+
+def refused_work_of(database: Database, count: int) -> int:
+    database.execute(FOUND_UNIFIED)
+    rows = ({"session_id": f"s{number}", "vector_store_id": f"v{number}"} for number in range(count))
+    database.insert("vector_stores", UNIFIED_COLUMNS, *((UNIFIED | row).values() for row in rows))
+    database.adopt()
+    database.upgrade()
+    database.execute("UPDATE vector_stores SET provider = 'chroma' WHERE rowid % 3 = 0")
+    above = database.exact("vector_stores")
+    steps = [0]
+
+    def seen() -> int:
+        steps[0] += 1
+        return 0
+
+    database.raw.set_progress_handler(seen, 100)
+    database.downgrade()
+    database.raw.set_progress_handler(None, 0)
+    assert len(database.exact("vector_stores")) == count - count // 3
+    database.upgrade()
+    assert above == database.exact("vector_stores")
+    database.close()
+    return steps[0]
 
 
 def work_of(database: Database, rows: list[dict[str, Any]], edit: str) -> int:

@@ -128,6 +128,20 @@ def test_down_after_the_swap_makes_the_old_model_active_again(at_001: Path) -> N
     assert at_head == legacy.digest(at_001)
 
 
+def test_many_chunks_are_not_looked_at_but_swap_at_once_when_asked(at_001: Path) -> None:
+    """Whether very many chunks have their vectors is too much to look at in a run: activating it looks, and swaps."""
+    add_chunks(at_001, count=10_001)
+    legacy.execute(
+        at_001, f"INSERT INTO vector_store_embeddings SELECT '{NEW}', chunk_id, zeroblob(3072) FROM vector_store_chunks"
+    )
+
+    vecmigrate.upgrade(url(at_001))
+    assert [(NEW, 768, "building"), (OLD, 384, "active")] == models(at_001)
+    assert 0 == run_cli("--db-path", at_001, "embeddings", "activate", NEW).code
+
+    assert [(NEW, 768, "active"), (OLD, 384, "retired")] == models(at_001)
+
+
 def test_a_model_that_was_being_built_makes_way_and_returns(at_001: Path) -> None:
     """There is at most one building model: another one is retired, told in preserved, and comes back by downgrade."""
     add_chunks(at_001)
@@ -145,8 +159,10 @@ def test_a_model_that_was_being_built_makes_way_and_returns(at_001: Path) -> Non
     assert found == legacy.digest(at_001)
 
 
-def test_a_service_that_has_the_new_model_already_keeps_it(at_001: Path) -> None:
-    """Where the new model is active already, up and down leave it as it is."""
+@pytest.mark.parametrize("count", [0, 3])
+def test_a_service_that_has_the_new_model_already_keeps_it(count: int, at_001: Path) -> None:
+    """Where the new model is active already, up and down leave it as it is, whatever vectors it has."""
+    add_chunks(at_001, count=count)
     legacy.execute(
         at_001,
         f"UPDATE embedding_models SET state = 'retired' WHERE name = '{OLD}'",

@@ -1,6 +1,8 @@
-"""Legacy baseline: the tables as the services kept them before this project.
+"""Legacy baseline: the state before this project, whatever it was.
 
-Tables that are there are left alone, missing ones are created in the legacy shape.
+What services made (``vector_stores``, ``stores``, ``active_stores``) is left alone, and not made where it is missing:
+a service starts on a file without it, and on none with a shape that it does not know. Missing tables of our own are
+created.
 
 Revision ID: 000
 Revises:
@@ -32,13 +34,13 @@ ADOPTS = {
 
 def upgrade() -> None:
     present = set() if context.is_offline_mode() else _present()
-    for create in (_vector_stores, _stores, _vector_store_chunks, _embedding_models, _embeddings):
+    for create in (_vector_store_chunks, _embedding_models, _embeddings):
         create(present)
 
 
 def downgrade() -> None:
     """Drop the tables that upgrade created; what was found stays. Who loses rows was asked before."""
-    created = ("vector_store_embeddings", "embedding_models", "vector_store_chunks", "stores", "vector_stores")
+    created = ("vector_store_embeddings", "embedding_models", "vector_store_chunks")
     found = set() if context.is_offline_mode() else _present() - _created()
     for table in created:
         if table not in found and (context.is_offline_mode() or table in _present()):
@@ -56,39 +58,6 @@ def _created() -> set[str]:
     adopted = sa.table("vecmigrate_adopted", sa.column("type"), sa.column("name"))
     query = sa.select(adopted.c.name).where(adopted.c.type == "table")
     return _present() - {name.lower() for name in op.get_bind().scalars(query)}
-
-
-def _vector_stores(present: set[str]) -> None:
-    if "vector_stores" in present:
-        return
-    op.create_table(
-        "vector_stores",
-        sa.Column("session_id", sa.Text, primary_key=True),
-        sa.Column("vector_store_id", sa.Text, nullable=False),
-        sa.Column("provider", sa.Text, nullable=False),
-        sa.Column("expires_at", BIG, nullable=False),
-        sa.Column("protected", sa.Integer, server_default=sa.text("0")),
-        sa.Column("created_at", BIG, nullable=False),
-        sa.Column("updated_at", BIG, nullable=False),
-    )
-    op.create_index("idx_vector_stores_updated", "vector_stores", ["updated_at"])
-    op.create_index("idx_vector_stores_expires", "vector_stores", ["expires_at"])
-
-
-def _stores(present: set[str]) -> None:
-    if "stores" in present:
-        return
-    op.create_table(
-        "stores",
-        sa.Column("store_id", sa.Text, primary_key=True),
-        sa.Column("store_type", sa.Text, nullable=False),
-        sa.Column("doc_count", BIG, nullable=False, server_default=sa.text("0")),
-        sa.Column("created_at", sa.Text, nullable=False),
-        sa.Column("is_active", sa.Integer, nullable=False),
-        sa.CheckConstraint("store_type IN ('conversation', 'commit')", name="ck_stores_store_type"),
-        sa.CheckConstraint("is_active IN (0, 1)", name="ck_stores_is_active"),
-    )
-    _partial_index("idx_active_store", "stores", "store_type", "is_active = 1")
 
 
 def _vector_store_chunks(present: set[str]) -> None:

@@ -1,7 +1,10 @@
 """Change the embedding model to SFR-Embedding-Code-400M_R; metadata only, no vector is touched.
 
 Without chunks the new model is active at once. With chunks it is building, and the old one stays active
-and searchable, until every chunk has a vector of the new model.
+and searchable, until every chunk has a vector of the new model. Where that is so already (after a way down and up
+again) it is active at once too, as long as the chunks are few enough to look at each of them: with more than 10,000 the
+model is building, so that the cost of this revision does not grow with them, and ``vecmigrate reembed`` or
+``vecmigrate embeddings activate`` looks at all and swaps at once.
 
 Revision ID: 002
 Revises: 001
@@ -9,10 +12,11 @@ Revises: 001
 
 import json
 import time
-from datetime import UTC, datetime
 
 import sqlalchemy as sa
 from alembic import context, op
+
+from vecmigrate.operations.v1 import kept_rows
 
 revision = "002"
 down_revision = "001"
@@ -21,11 +25,13 @@ depends_on = None
 
 MODEL = "Salesforce/SFR-Embedding-Code-400M_R"
 DIMENSIONS = 768
+MOST_LOOKED_AT = 10_000
 ACTIVATED_KEY = "002_activated_at"
 NONE_ACTIVE_KEY = "002_none_was_active"
+TABLE = "embedding_models"
 
 models = sa.table(
-    "embedding_models",
+    TABLE,
     sa.column("name", sa.Text),
     sa.column("dimensions", sa.Integer),
     sa.column("state", sa.Text),
@@ -34,13 +40,6 @@ models = sa.table(
 chunks = sa.table("vector_store_chunks", sa.column("chunk_id", sa.Text))
 embeddings = sa.table("vector_store_embeddings", sa.column("model", sa.Text), sa.column("chunk_id", sa.Text))
 meta = sa.table("vecmigrate_meta", sa.column("key", sa.Text), sa.column("value", sa.Text))
-preserved = sa.table(
-    "vecmigrate_preserved",
-    *(sa.column(name, sa.Text) for name in ("revision", "direction", "source_table", "row")),
-    sa.column("id", sa.Integer),
-    sa.column("landed", sa.Integer),
-    *(sa.column(name, sa.Text) for name in ("target_key", "converted", "reason", "preserved_at")),
-)
 
 
 def upgrade() -> None:
@@ -48,19 +47,19 @@ def upgrade() -> None:
         _upgrade_offline()
         return
     bind = op.get_bind()
-    is_complete = not bind.scalar(_chunks_without_vector())
+    found = _model(bind)
+    # A model that serves already goes on serving.
+    serves = (found is not None and found["state"] == "active") or _is_complete(bind)
     activated_at = _taken_from_meta(bind, ACTIVATED_KEY)
     if not _has_active(bind):
         bind.execute(meta.insert().values(key=NONE_ACTIVE_KEY, value="1"))
-    makes_way = ["active", "building"] if is_complete else ["building"]
+    makes_way = ["active", "building"] if serves else ["building"]
     retiring = bind.execute(sa.select(models).where(models.c.state.in_(makes_way), models.c.name != MODEL))
     for row in retiring.mappings().all():
         _retire(bind, dict(row))
-    found = _model(bind)
-    row = found or {"name": MODEL, "dimensions": DIMENSIONS, "activated_at": activated_at}
-    row = dict(row)
-    row["state"] = "active" if is_complete else "building"
-    if is_complete and row["activated_at"] is None:
+    row = dict(found or {"name": MODEL, "dimensions": DIMENSIONS, "activated_at": activated_at})
+    row["state"] = "active" if serves else "building"
+    if serves and row["activated_at"] is None:
         row["activated_at"] = activated_at or int(time.time())
     bind.execute(models.delete().where(models.c.name == MODEL))
     bind.execute(models.insert().values(**row))
@@ -116,10 +115,13 @@ def _model(bind: sa.Connection) -> dict[str, object] | None:
     return dict(row) if row else None
 
 
-def _chunks_without_vector() -> sa.Select[tuple[object]]:
-    """Select one chunk that lacks a vector of the new model; at the first upgrade, the very first one."""
-    has_vector = sa.exists().where(embeddings.c.model == MODEL, embeddings.c.chunk_id == chunks.c.chunk_id)
-    return sa.select(sa.literal(1)).select_from(chunks).where(~has_vector).limit(1)
+def _is_complete(bind: sa.Connection) -> bool:
+    """Tell whether every chunk is seen to have a vector of the new model; the first that has none decides."""
+    first = sa.select(chunks.c.chunk_id).limit(MOST_LOOKED_AT + 1).subquery()
+    has_vector = sa.exists().where(embeddings.c.model == MODEL, embeddings.c.chunk_id == first.c.chunk_id)
+    if bind.scalar(sa.select(sa.literal(1)).select_from(first).where(~has_vector).limit(1)):
+        return False
+    return bool(bind.scalar(sa.select(sa.func.count()).select_from(first)) <= MOST_LOOKED_AT)
 
 
 def _retire(bind: sa.Connection, row: dict[str, object]) -> None:
@@ -131,19 +133,8 @@ def _retire(bind: sa.Connection, row: dict[str, object]) -> None:
 
 
 def _keep(bind: sa.Connection, row: dict[str, object], converted: dict[str, object], *, reason: str) -> None:
-    bind.execute(
-        preserved.insert().values(
-            revision=revision,
-            direction="upgrade",
-            source_table="embedding_models",
-            row=json.dumps(row),
-            landed=1,
-            target_key=row["name"],
-            converted=json.dumps(converted),
-            reason=reason,
-            preserved_at=datetime.now(UTC).isoformat(),
-        )
-    )
+    kept = kept_rows.KeptRows(bind, revision=revision)
+    kept.add([kept.landed("upgrade", TABLE, row, reason, target_key=row["name"], converted=converted)])
 
 
 def _is_free(bind: sa.Connection, state: object) -> bool:
@@ -151,13 +142,12 @@ def _is_free(bind: sa.Connection, state: object) -> bool:
     return state == "retired" or bind.scalar(sa.select(models.c.name).where(models.c.state == state)) is None
 
 
-def _take_back_kept(bind: sa.Connection) -> dict[str, tuple[dict[str, object], dict[str, object]]]:
+def _take_back_kept(bind: sa.Connection) -> dict[object, tuple[dict[str, object], dict[str, object]]]:
     """Return what the upgrade kept, by name: a row as it was, and as what it landed; and forget it."""
-    ours = sa.and_(preserved.c.revision == revision, preserved.c.direction == "upgrade")
-    found = bind.execute(sa.select(preserved.c.row, preserved.c.converted).where(ours)).all()
-    bind.execute(preserved.delete().where(ours))
-    rows = [(json.loads(row), json.loads(converted)) for row, converted in found]
-    return {row["name"]: (row, converted) for row, converted in rows}
+    kept = kept_rows.KeptRows(bind, revision=revision)
+    found = [each for page in kept.pages("upgrade", TABLE, landed=1) for each in page]
+    kept.forget_landed("upgrade", TABLE)
+    return {each.row["name"]: (each.row, each.converted) for each in found}
 
 
 def _keep_activation(bind: sa.Connection, row: dict[str, object]) -> None:

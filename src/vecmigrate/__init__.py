@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from vecmigrate.api import (
         alembic_config,
         backup,
+        doctor,
         reembed,
         restore,
         rollback,
@@ -26,6 +27,7 @@ __all__ = [
     "active_model",
     "alembic_config",
     "backup",
+    "doctor",
     "ensure_current",
     "include_name",
     "metadata",
@@ -44,7 +46,7 @@ _HOMES = {
     "include_name": "vecmigrate.schema",
     "metadata": "vecmigrate.schema",
     **dict.fromkeys(
-        ("alembic_config", "backup", "reembed", "restore", "rollback", "status", "upgrade"), "vecmigrate.api"
+        ("alembic_config", "backup", "doctor", "reembed", "restore", "rollback", "status", "upgrade"), "vecmigrate.api"
     ),
 }
 

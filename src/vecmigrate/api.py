@@ -17,8 +17,9 @@ from vecmigrate.journal import Report
 from vecmigrate.manifests import Backup
 from vecmigrate.migrator import Migrator
 from vecmigrate.overview import Status
+from vecmigrate.tools.doctor import Diagnosis, diagnose
 
-__all__ = ["alembic_config", "backup", "reembed", "restore", "rollback", "status", "upgrade"]
+__all__ = ["alembic_config", "backup", "doctor", "reembed", "restore", "rollback", "status", "upgrade"]
 
 _Url = str | os.PathLike[str] | URL | Engine | Connection | None
 """A URL, a path object, an Engine or a Connection; None for ``VECMIGRATE_DATABASE_URL``."""
@@ -43,6 +44,17 @@ def alembic_config(url: _Url = None) -> Config:
 def status(url: _Url = None, *, app_version: str | None = None) -> Status:
     """Return what is known of a database. Read-only; an absent database is reported, not created."""
     return Migrator(settings.resolve({"database_url": url}, os.environ), app_version=app_version).status()
+
+
+@quoting_no_values()
+@taking_connections
+def doctor(url: _Url = None, *, deep: bool = False) -> Diagnosis:
+    """Return what is wrong with a database: ``ok`` and ``findings``, each with the command that mends it. Read-only.
+
+    ``deep`` also reads what takes long: SQLite's ``integrity_check``, and the hashes of all backups. Raises
+    VecmigrateError only where nothing can be told: a configuration that is none, or a process that lets nobody read.
+    """
+    return diagnose(_migrator(url), deep=deep)
 
 
 @quoting_no_values()

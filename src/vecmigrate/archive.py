@@ -101,7 +101,7 @@ class Archive(Access):
     def _create(self, path: str, revision: str | None, app_version: str | None, reason: str) -> manifests.Backup:
         folder, database_id = self.settings.backup_folder(path), self._identity() or meta.new_database_id()
         backups.prepare_folder(folder)
-        backups.clean_temporary(folder, path)
+        records.clean_leftovers(self.database, self.settings)
         return backups.create(
             path,
             folder,

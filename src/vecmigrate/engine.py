@@ -273,7 +273,9 @@ def engine_of(database: Database, *, timeout: float, read_only: bool, shared: bo
             next_step="use a Python with a newer SQLite; python -c 'import sqlite3; print(sqlite3.sqlite_version)'",
         )
     connect = partial(_connect_sqlite, database, read_only=read_only)
-    engine = quiet(create_engine("sqlite://", creator=connect, poolclass=NullPool, hide_parameters=True))
+    # Only Alembic shows this URL (current -v); the file is opened by what stands above.
+    url = sqlite_url(database.path) if database.path else "sqlite://"
+    engine = quiet(create_engine(url, creator=connect, poolclass=NullPool, hide_parameters=True))
     event.listen(engine, "handle_error", let_through)
     if not read_only:
         event.listen(engine, "begin", lambda c: lock_sqlite(str(database), c, timeout))

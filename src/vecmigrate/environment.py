@@ -4,6 +4,7 @@ import logging
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from logging.config import fileConfig
@@ -14,7 +15,8 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext, MigrationStep
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
-from sqlalchemy import Connection
+from sqlalchemy import Connection, inspect
+from sqlalchemy.exc import SAWarning
 
 from vecmigrate import lost, offline, revisions, settings
 from vecmigrate.catalog import uses_batch
@@ -63,6 +65,8 @@ def _dispatch(config: Config) -> None:
     with unannounced():
         context.configure(dialect_name=database.dialect, transactional_ddl=True)
         options = context.get_context().opts
+    if options["fn"].__name__ == "nothing":
+        raise _no_merge()
     if options["fn"].__name__ in _WRITERS:
         _write(config, database, chosen, options, allow_data_loss=switches.get("allow_data_loss") == "yes")
     elif _needs_no_database(config, database, options):
@@ -71,10 +75,39 @@ def _dispatch(config: Config) -> None:
     else:
         if database.path and database.is_absent():
             lost.require_none(chosen.backup_folder(database.path), database.path)
-        with reading(database) as connection:
+        with reading(database) as connection, _passing_over_expressions():
             # Of a revision that is unknown here it says more than Alembic would.
             current_heads(connection, revisions.load(config), option=database.option)
+            if options["fn"].__name__ == "do_ensure_version":
+                _require_version_table(connection, database)
             _apply(connection, options["fn"], dont_mutate=True)
+
+
+def _no_merge() -> ConfigurationError:
+    return ConfigurationError(
+        "The revisions stand in one line, by their numbers, so a script that merges heads has no place in it. "
+        "Nothing was written.",
+        next_step="give the later script the next free number (file, revision, Revision ID), name the other one as its "
+        "down_revision, then: alembic heads",
+    )
+
+
+def _require_version_table(connection: Connection, database: Database) -> None:
+    if not inspect(connection).has_table(VERSION_TABLE):
+        raise ConfigurationError(
+            f"The table {VERSION_TABLE} is made by the first run, under its lock, and not by ensure_version. "
+            "Nothing was changed.",
+            next_step=f"vecmigrate {database.option} migrate",
+        )
+
+
+@contextmanager
+def _passing_over_expressions() -> Iterator[None]:
+    """Say nothing of indexes that SQLAlchemy cannot reflect: the models name none, so they are a service's own."""
+    with warnings.catch_warnings():
+        for what in ("Skipped unsupported reflection of expression-based index", "Failed to look up filter predicate"):
+            warnings.filterwarnings("ignore", what, SAWarning)
+        yield
 
 
 def _settings(config: Config) -> tuple[settings.Settings, Mapping[str, str]]:

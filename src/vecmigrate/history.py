@@ -34,6 +34,7 @@ __all__ = [
     "read",
     "remove",
     "run_ids",
+    "temporary",
     "temporary_name",
     "write_file",
 ]
@@ -238,12 +239,16 @@ def temporary_name(path: str, token: str) -> str:
 
 def clean_temporary(path: str) -> None:
     """Remove what killed writers of a file left beside it."""
+    with contextlib.suppress(OSError):
+        for each in temporary(path):
+            remove(each)
+
+
+def temporary(path: str) -> list[str]:
+    """Return what writers of a file have beside it, or have left there. Read-only; raises OSError."""
     folder, name = os.path.split(path)
     pattern = re.compile(rf"\.{re.escape(fitting(name, _ROOM))}\.[0-9a-f-]{{32,36}}\.tmp")
-    with contextlib.suppress(OSError):
-        for entry in os.listdir(folder or "."):
-            if pattern.fullmatch(entry):
-                remove(os.path.join(folder, entry))
+    return [os.path.join(folder, entry) for entry in sorted(os.listdir(folder or ".")) if pattern.fullmatch(entry)]
 
 
 def remove(path: str) -> None:

@@ -32,6 +32,7 @@ __all__ = [
     "own",
     "recorded_id",
     "stem_of",
+    "unlisted",
     "write",
 ]
 
@@ -220,6 +221,15 @@ def _made_at(folder: str, database_path: str) -> list[Backup]:
 def damaged(folder: str) -> list[str]:
     """Return the names of manifests that can't be read, whatever database they belonged to. Read-only."""
     return [name for backup, name in manifests(folder) if backup is None]
+
+
+def unlisted(folder: str, database_path: str) -> list[str]:
+    """Return the paths of data files with names of this database's backups that have no manifest. Read-only."""
+    names = file_names(folder)
+    mine = (name for name in sorted(names) if name.startswith(f"{stem_of(database_path)}-") and name.endswith(SUFFIX))
+    stems = (name.removesuffix(SUFFIX) for name in mine)
+    lone = (stem for stem in stems if _NAME.fullmatch(stem) and f"{stem}.json" not in names)
+    return [os.path.join(folder, stem + SUFFIX) for stem in lone]
 
 
 def find(name: str, folder: str, *, database_id: str | None, database_path: str) -> Backup:

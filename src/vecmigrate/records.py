@@ -15,12 +15,16 @@ from vecmigrate.errors import ConfigurationError, DatabaseUnusableError, Vecmigr
 from vecmigrate.mirror import LIMIT, Mirror, NoMirrorError
 from vecmigrate.run_end import only_told
 from vecmigrate.schema import HISTORY, META, tool_metadata
+from vecmigrate.scratch_files import temporary
 from vecmigrate.settings import Settings
 from vecmigrate.sqlite_files import SIDECARS
 
 __all__ = [
+    "clean_leftovers",
     "forget",
     "has_died",
+    "is_mirror_right",
+    "leftovers",
     "mend_mirror",
     "record_dead",
     "record_end",
@@ -56,14 +60,38 @@ def settle(database: Database, settings: Settings) -> None:
         with writing(database, lock_timeout=settings.lock_timeout) as connection:
             left = history.markers(database.path)
             _record_dead(connection, left)
-            # Under the lock nobody else has temporary files of this database. A restore has one beside it too.
-            for folder in (settings.backup_folder(database.path), os.path.dirname(database.path)):
-                backups.clean_temporary(folder, database.path)
-    with suppress(OSError):
-        history.clean_temporary(_mirror(database.path, settings).place())
+            clean_leftovers(database, settings)
     write_mirror(database, settings, token=meta.new_database_id())
     for marker in left:
         forget(database, marker)
+
+
+def leftovers(database: Database, settings: Settings) -> list[str]:
+    """Return temporary files of this database, of killed processes and of one that still goes on. Read-only."""
+    if database.path is None:
+        return []
+    found = [path for folder in _folders(database.path, settings) for path in temporary(folder, database.path)]
+    with suppress(OSError):
+        found += history.temporary(_mirror(database.path, settings).place())
+    return found
+
+
+def clean_leftovers(database: Database, settings: Settings) -> None:
+    """Remove the temporary files that killed processes have left. Call it while holding the write lock.
+
+    Under the lock nobody else has any of this database.
+    """
+    if database.path is None:
+        return
+    for folder in _folders(database.path, settings):
+        backups.clean_temporary(folder, database.path)
+    with suppress(OSError):
+        history.clean_temporary(_mirror(database.path, settings).place())
+
+
+def _folders(database: str, settings: Settings) -> tuple[str, ...]:
+    # A restore has a temporary file beside the database.
+    return tuple(dict.fromkeys((settings.backup_folder(database), os.path.dirname(database))))
 
 
 def settle_afterwards(database: Database, settings: Settings) -> None:
@@ -174,10 +202,13 @@ def forget(database: Database, marker: history.Marker) -> None:
             marker.remove(database.path)
 
 
-def record_dead(connection: Connection, database: Database) -> None:
-    """Record in a new database the runs that died before it was there, in the caller's transaction."""
+def record_dead(connection: Connection, database: Database, *, alive: str) -> None:
+    """Record in a new database the runs that died before it was there, in the caller's transaction.
+
+    ``alive`` is the id of the caller's own run, whose marker stands there too.
+    """
     if database.path:
-        _record_dead(connection, history.markers(database.path))
+        _record_dead(connection, [each for each in history.markers(database.path) if each.run_id != alive])
 
 
 def _leave(database: Database, marker: history.Marker, attempt: history.Attempt) -> None:
@@ -267,17 +298,24 @@ def _read(database: Database, settings: Settings) -> _Told:
 
 def mend_mirror(database: Database, settings: Settings) -> None:
     """Write the mirror anew where it is missing or not what the table says; one that is right is left alone."""
-    if database.path is None:
-        return
     require_mirror_apart(database, settings)
-    told, mirror = _read(database, settings), _mirror(database.path, settings)
-    present = mirror.read()
-    # Beside an empty table no mirror is as good as an empty one, and without a table it is somebody else's.
-    if not told.has_table or not (told.attempts or present):
-        return
     try:
-        is_right = present == mirror.expected(told.attempts, ours=told.ours)
+        is_right = is_mirror_right(database, settings)
     except OSError:
         is_right = False
     if not is_right:
         write_mirror(database, settings, token=meta.new_database_id())
+
+
+def is_mirror_right(database: Database, settings: Settings) -> bool:
+    """Tell whether the mirror says what the table does. Read-only; raises OSError, and NoMirrorError of others' files.
+
+    Beside an empty table no mirror is as good as an empty one, and without a table it is somebody else's.
+    """
+    if database.path is None:
+        return True
+    told, mirror = _read(database, settings), _mirror(database.path, settings)
+    present = mirror.read()
+    if not told.has_table or not (told.attempts or present):
+        return True
+    return present == mirror.expected(told.attempts, ours=told.ours)

@@ -192,6 +192,7 @@ class Run:
         def change(copy: Connection) -> None:
             tool_metadata.create_all(copy)
             adoption.put(copy, adoption.rows(connection))
+            meta.write(copy, meta.read(connection))
             run_scripts(copy, self._script, self._steps, before=lambda step: self._adopt(copy, step))
 
         rehearse(connection, self._shapes, change)
@@ -221,7 +222,7 @@ class Run:
         tool_metadata.create_all(connection)
         meta.write(connection, {"database_id": self._database_id})
         if self.report.created:
-            records.record_dead(connection, self.database)
+            records.record_dead(connection, self.database, alive=self._journal.run_id)
         with WatchedTransaction(connection) as transaction:
             try:
                 self._apply(connection, lambda _heads, context: self._guarded(connection, context, transaction))

@@ -14,7 +14,7 @@ from vecmigrate.causes import described
 from vecmigrate.errors import BackupError
 from vecmigrate.manifests import command
 
-__all__ = ["clean_temporary", "scratch"]
+__all__ = ["clean_temporary", "scratch", "temporary"]
 
 _LONGEST = 512
 """The longest path that SQLite opens: https://sqlite.org/src/file/src/os_unix.c, MAX_PATHNAME."""
@@ -74,18 +74,29 @@ def clean_temporary(folder: str, database: str, *, but: str = "") -> None:
 
     Call it while holding the migration lock. A restore that still waits for that makes its copy anew.
     """
-    pattern = re.compile(rf"\.[A-Za-z0-9-]+\.{_place(database)}[0-9a-f]{{8}}\.tmp(-journal|-wal|-shm)?")
-    try:
-        present = frozenset(os.listdir(folder))
-    except OSError:
-        # Nothing was written there either, and whoever needs the folder says so.
-        return
-    names = present - {Path(but + suffix).name for suffix in ("", *sqlite_files.SIDECARS)}
+    names = _present(folder) - {Path(but + suffix).name for suffix in ("", *sqlite_files.SIDECARS)}
     data = {name for name in names if _NAME_OF_BACKUP.fullmatch(name)} - {os.path.basename(database)}
     unlisted = [Path(folder, name) for name in data if f"{name.removesuffix(sqlite_files.SUFFIX)}.json" not in names]
-    for name in filter(pattern.fullmatch, names):
+    for name in filter(_pattern(database).fullmatch, names):
         with contextlib.suppress(OSError):
             _remove_leftover(Path(folder, name), unlisted)
+
+
+def _pattern(database: str) -> re.Pattern[str]:
+    return re.compile(rf"\.[A-Za-z0-9-]+\.{_place(database)}[0-9a-f]{{8}}\.tmp(-journal|-wal|-shm)?")
+
+
+def _present(folder: str) -> frozenset[str]:
+    try:
+        return frozenset(os.listdir(folder))
+    except OSError:
+        # Nothing was written there either, and whoever needs the folder says so.
+        return frozenset()
+
+
+def temporary(folder: str, database: str) -> list[str]:
+    """Return the temporary files of this database in *folder*, also of a run that still goes on. Read-only."""
+    return [os.path.join(folder, name) for name in sorted(filter(_pattern(database).fullmatch, _present(folder)))]
 
 
 def _remove_leftover(temporary: Path, unlisted: Sequence[Path]) -> None:

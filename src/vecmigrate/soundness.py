@@ -57,32 +57,34 @@ def is_damage(error: BaseException) -> bool:
     return code == sqlite3.SQLITE_CORRUPT and not sqlite_driver.is_of_unknown_sql(error)
 
 
-def problems(connection: sqlite3.Connection) -> list[str]:
+def problems(connection: sqlite3.Connection, *, deep: bool = False) -> list[str]:
     """Return what ``quick_check`` says of the file, without rows that merely break a CHECK or NOT NULL.
 
     What it lacks of the service's collations and functions is lent to it meanwhile: it asks them for nothing but
-    constraints of rows.
+    constraints of rows. With ``deep`` also what ``integrity_check`` says of indexes, where nothing had to be lent.
     """
     connection.text_factory = bytes
     lent: list[Lack] = []
     try:
         lines = _findings(connection, lent)
+        if deep and not lent:
+            lines += _findings(connection, lent, check="integrity_check")
     finally:
         connection.text_factory = str
         for each in lent:
             _take_back(connection, each)
-    found = [line for line in lines if line != b"ok" and not _ROW_FINDING.match(line)]
+    found = [line for line in dict.fromkeys(lines) if line != b"ok" and not _ROW_FINDING.match(line)]
     if sqlite_driver.passes_over_sql(connection):
         found = [line for line in found if not _UNUSED.match(line)]
     return [line.decode(errors="replace") for line in found]
 
 
-def _findings(connection: sqlite3.Connection, lent: list[Lack]) -> list[bytes]:
+def _findings(connection: sqlite3.Connection, lent: list[Lack], *, check: str = "quick_check") -> list[bytes]:
     while True:
         try:
             connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone()
             most = _ALL if sqlite_driver.passes_over_sql(connection) else _MANY
-            return [line for (line,) in connection.execute(f"PRAGMA quick_check({most})")]
+            return [line for (line,) in connection.execute(f"PRAGMA {check}({most})")]
         except sqlite3.OperationalError as error:
             if (raised := interruption(connection, error)) is not None:
                 raise raised from None

@@ -32,7 +32,7 @@ from vecmigrate.engine import reading
 
 ROUNDS = 3
 FEW = 10_000
-WRITTEN = 6_400
+WRITTEN = 12_800
 BATCH = 64
 OLD = "sentence-transformers/all-MiniLM-L6-v2"
 NEW = "Salesforce/SFR-Embedding-Code-400M_R"
@@ -141,7 +141,11 @@ def workers(path: Path, count: int) -> float:
             each.stdout.readline()
         began = time.perf_counter()
         for each in started:
-            each.communicate("go\n")
+            assert each.stdin is not None
+            each.stdin.write("go\n")
+            each.stdin.flush()
+        for each in started:
+            each.communicate()
         took = time.perf_counter() - began
         assert [0] * count == [each.returncode for each in started]
         return took

@@ -127,7 +127,8 @@ def change(database: str) -> None:
                 connection.execute("INSERT INTO vector_store_chunks VALUES (?, 'vs', ?, 1, 9, ?)", row)
             else:
                 connection.execute("DELETE FROM vector_store_chunks WHERE chunk_id = ?", (f"new-{number - 1 - 8}",))
-            time.sleep(0.02)
+            # By fits and starts, as people work; a chunk that changes while the last one is embedded holds up the swap.
+            time.sleep(2 if number % 40 == 39 else 0.02)
 
 
 def search(database: str) -> None:
@@ -162,17 +163,19 @@ def test_two_workers_one_of_them_killed_again_and_again(tmp_path: Path) -> None:
     changing, searching = start(change, str(database)), start(search, str(database))
     steady = start(work, str(database), 2.0, 0.05, batch)
     dice, kills = random.Random(1), 0  # noqa: S311 - it must be the same each time
-    while steady.process.exitcode is None:
-        victim = start(work, str(database), 2.0, 0.05, batch)
-        victim.process.join(dice.uniform(0.3, 2.5))
-        if victim.process.exitcode is None and victim.kill() == SIGKILL:
-            kills += 1
-        assert [] == [each for each in (changing, searching) if each.process.exitcode not in {None, 0}], (
-            changing.output + searching.output
-        )
-    assert 0 == steady.wait(), steady.output
-    assert 0 == searching.wait(), searching.output
-    assert 0 == changing.wait(), changing.output
+    try:
+        while steady.process.exitcode is None:
+            victim = start(work, str(database), 2.0, 0.05, batch)
+            victim.process.join(dice.uniform(0.3, 2.5))
+            if victim.process.exitcode is None and victim.kill() == SIGKILL:
+                kills += 1
+            if {changing.process.exitcode, searching.process.exitcode} - {None, 0}:
+                break
+        for child in (searching, changing, steady):
+            assert 0 == child.wait(), child.output[-2000:]
+    finally:
+        for child in (searching, changing, steady):
+            child.kill()
     assert kills > 0
     assert SWAPPED == embedding.query(database, STATES)
     # What came after the swap has no vector yet, and is the service's affair; what has one has its own.

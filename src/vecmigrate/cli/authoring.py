@@ -9,7 +9,8 @@ from vecmigrate.tools import checkout
 from vecmigrate.tools.check import check as findings_of
 from vecmigrate.tools.checkout import Checkout
 from vecmigrate.tools.renumber import renumber as renumbered
-from vecmigrate.tools.templates import TEMPLATES, new as newly_written
+from vecmigrate.tools.templates import TEMPLATES
+from vecmigrate.tools.templates import new as newly_written
 
 __all__ = ["check", "new"]
 
@@ -64,9 +65,7 @@ def new(
     project = _project(context)
     if renumber is not None:
         written = renumbered(project, renumber)
-        then = (
-            "A database that has run it under its old number must go back first: alembic downgrade -1 before the merge."
-        )
+        then = "A database that has run it under its old number must go back first, with the scripts from before."
     else:
         written = newly_written(project, message or "", template=template or "schema", app_version=app_version)
         then = (

@@ -10,7 +10,9 @@ from vecmigrate.schema import HISTORY, VERSION_TABLE
 
 __all__ = ["Anchor"]
 
-_VERSION = table(VERSION_TABLE, column("version_num"))
+_VERSION = select(table(VERSION_TABLE, column("version_num")).c.version_num)
+_RESTORES = select(func.max(HISTORY.c.id)).where(HISTORY.c.direction == "restore")
+_RUNS = select(_VERSION.scalar_subquery(), _RESTORES.scalar_subquery())
 
 
 @dataclass(frozen=True)
@@ -24,8 +26,8 @@ class Anchor:
     @classmethod
     def of(cls, connection: Connection, model: Model) -> "Anchor":
         """Read-only."""
-        restores = select(func.max(HISTORY.c.id)).where(HISTORY.c.direction == "restore")
-        return cls(connection.scalar(select(_VERSION.c.version_num)), model, connection.scalar(restores))
+        revision, restores = connection.execute(_RUNS).one()
+        return cls(revision, model, restores)
 
     def require_unchanged(self, connection: Connection, *, option: str) -> "Anchor":
         """Return the anchor with the model as it is now: another worker may have made it the active one. Read-only.

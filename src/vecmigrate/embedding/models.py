@@ -4,7 +4,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Subquery, delete, except_, func, select, update
+from sqlalchemy import ColumnElement, Connection, Subquery, delete, except_, func, literal, select, update
 
 from vecmigrate.catalog import table_names
 from vecmigrate.errors import ModelError
@@ -34,6 +34,7 @@ _MODELS = metadata.tables["embedding_models"]
 CHUNKS = metadata.tables["vector_store_chunks"]
 EMBEDDINGS = metadata.tables["vector_store_embeddings"]
 TABLES = {_MODELS.name, CHUNKS.name, EMBEDDINGS.name}
+_ALL = select(_MODELS.c.name, _MODELS.c.dimensions, _MODELS.c.state, _MODELS.c.activated_at)
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,7 @@ class Model:
 
 def models(connection: Connection) -> list[Model]:
     """Return every model, the active one first, then the one being built. Read-only."""
-    columns = (_MODELS.c.name, _MODELS.c.dimensions, _MODELS.c.state, _MODELS.c.activated_at)
-    found = [Model(*row) for row in connection.execute(select(*columns))]
+    found = [Model(*row) for row in connection.execute(_ALL)]
     return sorted(found, key=lambda model: (model.state, model.name))
 
 
@@ -90,7 +90,7 @@ def missing(connection: Connection, model: str) -> int:
 
 def is_complete(connection: Connection, model: str) -> bool:
     """Tell whether every chunk has a vector of a model. Read-only."""
-    return connection.scalar(select(_without_vector(model).c.chunk_id).limit(1)) is None
+    return connection.scalar(select(literal(1)).select_from(_without_vector(model)).limit(1)) is None
 
 
 def has_vectors(connection: Connection, model: str) -> bool:

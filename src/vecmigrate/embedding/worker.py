@@ -74,6 +74,7 @@ class Worker:
         self._lease = claims.SHORTEST
         self._batch: list[tuple[str, str]] = []
         self._after: str | None = None
+        self._is_catching_up = False
         self._anchor: Anchor | None = None
         self._began = time.monotonic()
         self._counted_at = self._counting_took = 0.0
@@ -95,13 +96,7 @@ class Worker:
 
     def run(self, *, swap: bool) -> Reembedding:
         self._begin()
-        was_building = self.anchor.model.state == "building"
-        swapped = False
-        while not swapped:
-            self._make_vectors()
-            if self._remaining or not (swap and was_building) or self._should_stop():
-                break
-            swapped = self._swap()
+        swapped = self._make_vectors(swaps=swap and self.anchor.model.state == "building")
         return Reembedding(
             model=self._model,
             dimensions=self.anchor.model.dimensions,
@@ -149,8 +144,8 @@ class Worker:
                 next_step="add that model as a revision of its own, or name the embedder of this one",
             )
 
-    def _make_vectors(self) -> None:
-        """Go through the chunks in the order of their ids, from the start again and again, until none is missing."""
+    def _make_vectors(self, *, swaps: bool) -> bool:
+        """Go through the chunks until none is missing, and swap then if that is wanted; return whether it was done."""
         idle_since: float | None = None
         while True:
             if self._pass():
@@ -158,8 +153,12 @@ class Worker:
             with self._turns.reading() as connection:
                 self._count(connection)
                 is_claimed = claims.of_others(connection, self._model, self._id)
+            if swaps and not self._remaining and not self._should_stop():
+                if self._swap():
+                    return True
+                continue  # A chunk has changed since.
             if not self._remaining or self._is_ended():
-                return
+                return False
             # What others have is theirs as long as their lease runs.
             idle_since = None if is_claimed else idle_since or time.monotonic()
             if idle_since and time.monotonic() - idle_since > self._access.settings.lock_timeout:
@@ -175,30 +174,37 @@ class Worker:
         )
 
     def _pass(self) -> bool:
-        """Go through the chunks once; return whether there was any that could be had."""
-        self._after, found = None, False
+        """Go through the chunks until none is left that could be had; return whether there was any."""
+        found = False
         while True:
             vectors = self._vectors()
             ids = self._candidates()
             if self._batch or ids:
                 self._turn(vectors, ids)
             found = found or bool(self._batch)
-            if not self._batch and self._after is None:
+            if not self._batch and (self._is_catching_up or self._is_ended()):
                 return found
 
     def _candidates(self) -> list[str]:
         """Return the ids of a batch that follows the one in flight, fewer at the end of the chunks."""
-        ids: list[str] = []
         wanted = 0 if self._is_ended() else self._wanted()
-        self._after = self._after if wanted else None
-        while len(ids) < wanted:
+        if wanted == 0:
+            self._after = None
+            return []
+        if self._is_catching_up:
+            with self._turns.reading() as connection:
+                ids = claims.missing(connection, self._model, limit=wanted)
+            self._is_catching_up = len(ids) < wanted
+            return ids
+        ids = []
+        while len(ids) < wanted and not self._is_catching_up and not self._should_stop():
             with self._turns.reading() as connection:
                 found, self._after = claims.candidates(
                     connection, self._model, self._id, after=self._after, limit=wanted - len(ids)
                 )
             ids += found
-            if self._after is None or self._should_stop():
-                break
+            # Behind the last chunk, what is missing has changed meanwhile, and is found faster without looking at all.
+            self._is_catching_up = self._after is None
         return ids
 
     def _wanted(self) -> int:
@@ -217,6 +223,12 @@ class Worker:
                 self._record_dimensions(connection, len(vectors[0]) // 4)
             written = claims.put(connection, self._model, self._id, self._batch, vectors)
             taken = claims.take(connection, self._model, self._id, ids, lease=self._lease)
+            if ids and not taken and self._after is not None:
+                # Another worker was faster; what follows is free, and nobody comes between any more.
+                ids, self._after = claims.candidates(
+                    connection, self._model, self._id, after=self._after, limit=len(ids)
+                )
+                taken = claims.take(connection, self._model, self._id, ids, lease=self._lease)
         self._batch = taken
         self.embedded += written
         self._remaining = max(0, self._remaining - written)

@@ -16,8 +16,8 @@ from vecmigrate.schema import is_in_models, is_ours, metadata
 from vecmigrate.steps import unannounced
 from vecmigrate.tools import script_files, trial
 from vecmigrate.tools.checkout import Checkout
+from vecmigrate.tools.finding import Finding
 from vecmigrate.tools.script_files import ScriptFile
-from vecmigrate.tools.trial import Finding
 
 __all__ = ["check"]
 

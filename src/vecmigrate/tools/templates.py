@@ -50,8 +50,8 @@ def new(project: Checkout, message: str, *, template: str = "schema", app_versio
     entered = _entered(project, app_version, revision)
     sentence = message[:1].upper() + message[1:].rstrip(".") + "."
     with one_at_a_time, unannounced():
-        _write_script(project, path, template, revision, below, slug, sentence)
-    _write(test_path, _test(template, revision, below, message, slug))
+        _write_script(project, path, template=template, below=below, sentence=sentence)
+    _write(test_path, _test(template, revision, below, message))
     if entered:
         entered[0].write()
     return Written(revision, path, test_path, entered[1] if entered else None)
@@ -115,18 +115,17 @@ def _entered(project: Checkout, version: str | None, revision: str) -> tuple[ver
     return text, str(Version(chosen))
 
 
-def _write_script(
-    project: Checkout, path: str, template: str, revision: str, below: str, slug: str, sentence: str
-) -> None:
+def _write_script(project: Checkout, path: str, *, template: str, below: str, sentence: str) -> None:
+    revision, _, slug = os.path.splitext(os.path.basename(path))[0].partition("_")
     if template == "embedding-model":
         values = {"revision": revision, "below": below, "message": sentence, "model": "my-organization/my-model"}
         _write(path, _filled_in("embedding_model.py.txt", values))
         return
     table = _table()
     texts = _schema(table, slug) if template == "schema" else _data(table)
-    written = ScriptDirectory.from_config(project.config).generate_revision(
-        revision, sentence, file_template=None, changes=texts, upgrades=_UP, downgrades=_DOWN, imports=""
-    )
+    script = ScriptDirectory.from_config(project.config)
+    script.messaging_opts["quiet"] = True
+    written = script.generate_revision(revision, sentence, changes=texts, upgrades=_UP, downgrades=_DOWN, imports="")
     if written is not None and written.path != path:
         os.replace(written.path, path)
 
@@ -153,9 +152,8 @@ def _schema(table: Table, slug: str) -> str:
 
 
 def _data(table: Table) -> str:
-    name = next(
-        each.name for each in table.columns if isinstance(each.type, Text) and not (each.nullable or each.primary_key)
-    )
+    needed = (each for each in table.columns if not (each.nullable or each.primary_key))
+    name = next(each.name for each in needed if isinstance(each.type, Text))
     column = f'sa.Column("{name}", sa.Text(), nullable=False)'
     lines = [
         "# The values that change, told once for both directions. `up` returns what a value becomes, `down` what it was;",
@@ -174,8 +172,8 @@ def _change(table: Table) -> list[str]:
     return ["CHANGE = {", f'    "table": "{table.name}",', '    "revision": revision,', f'    "key": "{key}",']
 
 
-def _test(template: str, revision: str, below: str, message: str, slug: str) -> str:
-    values = {"revision": revision, "below": below, "message": message.rstrip("."), "slug": slug}
+def _test(template: str, revision: str, below: str, message: str) -> str:
+    values = {"revision": revision, "below": below, "message": message.rstrip(".")}
     values["expected"] = "assert below == above" if template == "data" else "assert below != above"
     if template == "data":
         values["expected"] += "  # Until the script changes something."

@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from alembic.script import Script, ScriptDirectory
@@ -18,27 +18,15 @@ from vecmigrate.schema import OWN_PREFIX, tool_metadata
 from vecmigrate.shapes import is_of_the_clock
 from vecmigrate.steps import run_scripts
 from vecmigrate.tools import filled
+from vecmigrate.tools.finding import Finding
 
-__all__ = ["Finding", "on_empty", "on_filled"]
+__all__ = ["on_empty", "on_filled"]
 
 _NEW_TRIAL = "mend the script, then run: vecmigrate check"
 _KEEP = (
     "give it back in downgrade, with op.rebuild_table and op.restore_table, or op.keep_rows and op.return_rows "
     "(docs/writing-revisions.md), then run: vecmigrate check"
 )
-
-
-@dataclass(frozen=True)
-class Finding:
-    """Something to mend. ``severity`` is error, warning or note; ``next`` is the command, or what to do in words."""
-
-    code: str
-    severity: str
-    message: str
-    next: str
-
-    def as_dict(self) -> dict[str, str]:
-        return asdict(self)
 
 
 class _Stopped(Exception):  # noqa: N818 - no error of the program's

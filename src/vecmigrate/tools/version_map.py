@@ -34,7 +34,7 @@ class VersionMap:
         return found
 
     def next_version(self, released: str) -> str:
-        """Return the version for a new revision: that of the project if it is above the map, else the next minor one."""
+        """Return the version for a new revision: that of the project if that is above, else the next minor one."""
         newest = max((each[1] for each in self.entries()), default=Version("0"))
         if Version(released) > newest:
             return released
@@ -52,8 +52,8 @@ class VersionMap:
         newest = max((each[1] for each in self.entries()), default=None)
         if newest is not None and given <= newest:
             raise TargetError(
-                f"App version {version} is not above {newest}, the newest one in {self.path}, and a new revision belongs "
-                "to a new version. Nothing was changed.",
+                f"App version {version} is not above {newest}, the newest one in {self.path}; a new revision belongs to "
+                "a new version. Nothing was changed.",
                 next_step="give a higher one by --app-version, or leave it out",
             )
         return version

@@ -64,18 +64,26 @@ def count(connection: sa.Connection, table: str) -> int:
     return int(connection.exec_driver_sql(f"SELECT count(*) FROM {quoted(table)}").scalar_one())
 
 
-def insert_into(connection: sa.Connection, table: str) -> str:
+def insert_into(connection: sa.Connection, table: str, *, refused: str = "ABORT") -> str:
     """Return the beginning of an INSERT that ends with an error if a row breaks a rule of the table.
 
-    A table that was found may have ON CONFLICT clauses of its own, which would drop rows silently.
+    A table that was found may have ON CONFLICT clauses of its own, which would drop rows silently. On SQLite,
+    ``refused="IGNORE"`` leaves such rows out, for who looks afterwards which ones are there.
     """
-    return f"INSERT {'OR ABORT ' if is_sqlite(connection) else ''}INTO {quoted(table)}"
+    return f"INSERT {f'OR {refused} ' if is_sqlite(connection) else ''}INTO {quoted(table)}"
 
 
-def insert(connection: sa.Connection, table: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+def insert(
+    connection: sa.Connection,
+    table: str,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[Any]],
+    *,
+    refused: str = "ABORT",
+) -> None:
     """Insert rows, exact in value and storage class, as tuples in the order of *columns*."""
     names = ", ".join(map(quoted, columns))
-    into = f"{insert_into(connection, table)} ({names}) VALUES"
+    into = f"{insert_into(connection, table, refused=refused)} ({names}) VALUES"
     plain = [row for row in rows if RawText not in map(type, row)]
     if plain:
         marks = ", ".join("?" * len(columns))

@@ -11,7 +11,7 @@ from vecmigrate.operations.v1.cells import PAGE, driver_sql, insert
 from vecmigrate.operations.v1.codec import Row, dumped, key_text, loaded
 from vecmigrate.schema import PRESERVED
 
-__all__ = ["READ", "RESTORE", "WAIT", "WAIT_WHILE_TAKEN", "Entry", "KeptRow", "KeptRows", "Treatment"]
+__all__ = ["ABSENT", "READ", "RESTORE", "WAIT", "WAIT_WHILE_TAKEN", "Entry", "KeptRow", "KeptRows", "Treatment"]
 
 Treatment = str
 RESTORE: Treatment = "restore"
@@ -20,6 +20,8 @@ WAIT: Treatment = "wait"
 """The row went back as it was; on its next way it is set aside again unless it was edited."""
 WAIT_WHILE_TAKEN: Treatment = "wait-while-taken"
 """The row went back as it was; on its next way it is set aside again while another row has its key."""
+ABSENT: Treatment = "absent"
+"""A note that no row was there, although the next way would make one: it makes none."""
 
 
 class Entry(NamedTuple):

@@ -11,7 +11,7 @@ from vecmigrate.catalog import is_sqlite, quoted
 from vecmigrate.operations.v1.cells import cells, codec_of, row_of
 from vecmigrate.operations.v1.codec import RawText
 
-__all__ = ["ODD", "condition", "is_not_odd", "mark_odd", "mark_undecodable", "odd_rows", "row_key"]
+__all__ = ["ODD", "condition", "is_not_odd", "is_plain", "mark_odd", "mark_undecodable", "odd_rows", "row_key"]
 
 ODD = "vecmigrate_odd"
 """The temporary table of the keys (``row_key``) of odd rows."""
@@ -50,9 +50,12 @@ def row_key(connection: sa.Connection) -> str:
 
 
 @contextmanager
-def odd_rows(connection: sa.Connection) -> Iterator[None]:
-    """Make the temporary table of odd rows, empty, and drop it at the end. It goes to disk where it is large."""
-    key = "INTEGER" if is_sqlite(connection) else "tid"
+def odd_rows(connection: sa.Connection, *, numbered: bool = False) -> Iterator[None]:
+    """Make the temporary table of odd rows, empty, and drop it at the end. It goes to disk where it is large.
+
+    Its keys are those of ``row_key``, or numbers of the caller's own.
+    """
+    key = "INTEGER" if numbered or is_sqlite(connection) else "tid"
     connection.exec_driver_sql(f"CREATE TEMPORARY TABLE {ODD} (key {key} PRIMARY KEY)")
     yield
     connection.exec_driver_sql(f"DROP TABLE {ODD}")
@@ -61,6 +64,12 @@ def odd_rows(connection: sa.Connection) -> Iterator[None]:
 def is_not_odd(key: str) -> str:
     """Return the condition that the row with this key is plain."""
     return f"NOT EXISTS (SELECT 1 FROM {ODD} o WHERE o.key = {key})"
+
+
+def is_plain(connection: sa.Connection, key: str) -> str:
+    """Return the condition that a row is plain, by what is marked now: where no row is odd, none is looked up."""
+    is_any = connection.exec_driver_sql(f"SELECT EXISTS (SELECT 1 FROM {ODD})").scalar()
+    return is_not_odd(key) if is_any else "TRUE"
 
 
 def mark_odd(connection: sa.Connection, key: str, rows: str, where: str, **values: Any) -> None:

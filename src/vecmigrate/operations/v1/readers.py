@@ -17,6 +17,7 @@ __all__ = [
     "is_json",
     "iso",
     "json_text",
+    "means_no",
     "needed",
     "number",
     "text",
@@ -168,6 +169,14 @@ def flag(value: Any, column: str, notes: list[str]) -> int | None:
         raise UnfitError(f"{column}: {kind(value)} that means neither yes nor no")
     notes.append(f"{column}: {kind(value)} read as {found}")
     return found
+
+
+def means_no(value: Any) -> bool:
+    """Tell whether a flag clearly says no."""
+    try:
+        return flag(value, "", []) == 0
+    except UnfitError:
+        return False
 
 
 def json_text(value: Any, column: str, notes: list[str]) -> str | None:
