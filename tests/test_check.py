@@ -16,7 +16,10 @@ from ladder import HEAD, NEXT
 from vecmigrate import app_versions
 
 AFTER = f"{int(NEXT) + 1:03d}"
-HEADER = f'"""Added by a test."""\n\nimport sqlalchemy as sa\nfrom alembic import op\n\nrevision = "{NEXT}"\ndown_revision = "{HEAD}"\n'
+HEADER = (
+    '"""Added by a test."""\n\nimport sqlalchemy as sa\nfrom alembic import op\n\n'
+    f'revision = "{NEXT}"\ndown_revision = "{HEAD}"\n'
+)
 BODY = "\n\ndef upgrade():\n    {}\n\n\ndef downgrade():\n    {}\n"
 
 

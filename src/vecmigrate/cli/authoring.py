@@ -69,7 +69,7 @@ def new(
     else:
         written = newly_written(project, message or "", template=template or "schema", app_version=app_version)
         then = (
-            "Write the change into the script, and into the models if it is one of the schema; then: vecmigrate check"
+            "Write the change into the script, and a change of the schema into the models too; then: vecmigrate check"
         )
     lines = [f"Revision {written.revision}: {project.shown(written.path)}"]
     lines += [f"Test: {project.shown(written.test_path)}"] if written.test_path else []
@@ -83,6 +83,6 @@ def _project(context: Context) -> Checkout:
         raise ConfigurationError(
             "There is no alembic.ini with a section [vecmigrate] here, so there is no project to write a revision in; "
             "the scripts of the installed package are not to be changed. Nothing was changed.",
-            next_step="run it in a checkout of vecmigrate, or name one: vecmigrate --config PATH/alembic.ini new MESSAGE",
+            next_step="run it in a checkout of vecmigrate, or name one: vecmigrate --config PATH/alembic.ini new ...",
         )
     return checkout.of_ini(ini)

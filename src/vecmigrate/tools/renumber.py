@@ -29,7 +29,7 @@ def renumber(project: Checkout, stem: str) -> Written:
     path = os.path.join(project.versions, f"{name}.py")
     text = _rewritten(script, number, below)
     changed = version_map.opened(project.map_file) if project.map_file else None
-    version = changed.renumber(old, number, project.version) if changed else None
+    version = changed.renumber(old, number, project.version, has_twin=_has_twin(script, others)) if changed else None
     test, test_path = _test(project, script, name, number, below)
     _move(script.path, path, text)
     if test_path is not None and test is not None:
@@ -49,9 +49,13 @@ def _named(files: list[ScriptFile], stem: str, project: Checkout) -> ScriptFile:
     )
 
 
+def _has_twin(script: ScriptFile, others: list[ScriptFile]) -> bool:
+    return any(int(each.number or 0) == int(script.number or 0) for each in others)
+
+
 def _require_wrong(script: ScriptFile, others: list[ScriptFile], number: str, below: str | None) -> None:
     """Refuse a script in its right place."""
-    has_twin = any(int(each.number or 0) == int(script.number or 0) for each in others)
+    has_twin = _has_twin(script, others)
     is_branch = any(each.down_revision == script.down_revision for each in others)
     is_above_gap = script.number != number and int(script.number or 0) > int(number)
     if not (has_twin or is_branch or is_above_gap) or (script.number, script.down_revision) == (number, below):

@@ -68,7 +68,7 @@ class ScriptFile:
 
     def imports_that_may_change(self) -> list[str]:
         """Return what it imports beside Alembic, SQLAlchemy, the standard library and ``vecmigrate.operations``."""
-        names = {name for node in ast.walk(self.tree or ast.Module()) for name in _imported(node)}
+        names = {name for node in (ast.walk(self.tree) if self.tree else ()) for name in _imported(node)}
         return sorted(name for name in names if not _is_allowed(name))
 
 

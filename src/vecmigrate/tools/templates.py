@@ -124,7 +124,7 @@ def _write_script(project: Checkout, path: str, *, template: str, below: str, se
     table = _table()
     texts = _schema(table, slug) if template == "schema" else _data(table)
     script = ScriptDirectory.from_config(project.config)
-    script.messaging_opts["quiet"] = True
+    script.messaging_opts = {"quiet": True}
     written = script.generate_revision(revision, sentence, changes=texts, upgrades=_UP, downgrades=_DOWN, imports="")
     if written is not None and written.path != path:
         os.replace(written.path, path)
@@ -156,7 +156,7 @@ def _data(table: Table) -> str:
     name = next(each.name for each in needed if isinstance(each.type, Text))
     column = f'sa.Column("{name}", sa.Text(), nullable=False)'
     lines = [
-        "# The values that change, told once for both directions. `up` returns what a value becomes, `down` what it was;",
+        "# The values that change, told once for both directions. `up` gives what a value becomes, `down` what it was;",
         "# a value that could not be told back is kept, and returns where nobody has changed it meanwhile.",
         *_change(table),
         f'    "change": {{"{name}": ({column}, {column})}},',

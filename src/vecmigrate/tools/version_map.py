@@ -52,7 +52,7 @@ class VersionMap:
         newest = max((each[1] for each in self.entries()), default=None)
         if newest is not None and given <= newest:
             raise TargetError(
-                f"App version {version} is not above {newest}, the newest one in {self.path}; a new revision belongs to "
+                f"App version {version} is not above {newest}, the newest in {self.path}; a new revision belongs to "
                 "a new version. Nothing was changed.",
                 next_step="give a higher one by --app-version, or leave it out",
             )
@@ -64,17 +64,20 @@ class VersionMap:
             self.lines.pop()
         self.lines += ["", f'["{version}"]', f'revision = "{revision}"']
 
-    def renumber(self, old: str, new: str, released: str) -> str:
-        """Give the last of several entries of a revision the new one, or add an entry; return its app version."""
+    def renumber(self, old: str, new: str, released: str, *, has_twin: bool) -> str:
+        """Give the last entry of a revision the new one, or add an entry; return its app version.
+
+        A twin keeps an entry: the first one. A version that is not above the others becomes the next one.
+        """
         entries = self.entries()
         named = [each for each in entries if each[3] == old]
-        if len(named) < 2 and old != new:  # noqa: PLR2004 - the other one keeps its entry
+        if len(named) <= has_twin:
             version = self.next_version(released)
             self.enter(version, new)
             return version
         header, version_, line, _ = named[-1]
         others = [each[1] for each in entries if each[0] != header]
-        if version_ <= max(others):
+        if others and version_ <= max(others):
             version_ = Version(self.next_version(released))
             # The quotes end what stands before the version and after it.
             self.lines[header] = f'["{version_}"]'
