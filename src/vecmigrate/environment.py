@@ -28,7 +28,7 @@ from vecmigrate.journal import Report
 from vecmigrate.operations import autogenerate
 from vecmigrate.places import require_apart
 from vecmigrate.runs import Run
-from vecmigrate.schema import VERSION_TABLE, metadata
+from vecmigrate.schema import VERSION_TABLE, is_in_models, is_ours, metadata
 from vecmigrate.signals import exit_code, terminable
 from vecmigrate.steps import unannounced
 
@@ -209,22 +209,13 @@ def _apply(connection: Connection, steps: Callable[..., Any], *, dont_mutate: bo
         target_metadata=metadata,
         version_table=VERSION_TABLE,
         transactional_ddl=True,
-        include_name=_is_ours,
-        include_object=_is_in_models,
+        include_name=is_ours,
+        include_object=is_in_models,
         render_as_batch=uses_batch(connection.dialect.name),
         process_revision_directives=_write_revision,
     )
     with context.begin_transaction():
         context.run_migrations()
-
-
-def _is_ours(name: str | None, type_: str, _parents: Any) -> bool:
-    return type_ != "table" or name in metadata.tables
-
-
-def _is_in_models(_object: Any, _name: str | None, type_: str, reflected: bool, compare_to: Any) -> bool:  # noqa: FBT001
-    """Leave out indexes that the models do not name: a service makes some of its own on boot."""
-    return not (type_ == "index" and reflected and compare_to is None)
 
 
 def _write_revision(migration: MigrationContext, _revision: Any, directives: list[Any]) -> None:

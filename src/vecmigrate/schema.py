@@ -25,6 +25,8 @@ __all__ = [
     "PRESERVED",
     "VERSION_TABLE",
     "include_name",
+    "is_in_models",
+    "is_ours",
     "metadata",
     "tool_metadata",
 ]
@@ -188,3 +190,13 @@ def include_name(name: str | None, type_: str, _parent_names: object) -> bool:
     With it, the service's ``alembic check`` and ``revision --autogenerate`` neither see nor drop our tables.
     """
     return type_ != "table" or name not in OURS
+
+
+def is_ours(name: str | None, type_: str, _parent_names: object) -> bool:
+    """Return True for tables of the models: ``include_name`` of our own comparisons."""
+    return type_ != "table" or name in metadata.tables
+
+
+def is_in_models(_object: object, _name: str | None, type_: str, reflected: bool, compare_to: object) -> bool:  # noqa: FBT001
+    """Leave out indexes that the models do not name: a service makes some of its own on boot."""
+    return not (type_ == "index" and reflected and compare_to is None)

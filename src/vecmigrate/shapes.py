@@ -15,7 +15,7 @@ from vecmigrate.engine import scratch
 from vecmigrate.schema import OWN_PREFIX, tool_metadata
 from vecmigrate.steps import run_scripts
 
-__all__ = ["Seeds", "Shape", "Shapes", "adopts", "adopts_views"]
+__all__ = ["Seeds", "Shape", "Shapes", "adopts", "adopts_views", "is_of_the_clock"]
 
 
 @dataclass(frozen=True)
@@ -150,11 +150,11 @@ def _seeds(connection: Connection, name: str, began: float) -> Seeds:
     key = tuple(inspector.get_pk_constraint(name)["constrained_columns"]) or tuple(columns)
     rows = connection.execute(select(*map(column, columns)).select_from(table(name))).mappings()
     # What a script takes from the clock is another value in each database.
-    told = [{each: row[each] for each in columns if not _is_of_the_clock(row[each], began)} for row in rows]
+    told = [{each: row[each] for each in columns if not is_of_the_clock(row[each], began)} for row in rows]
     return Seeds(key, tuple(told))
 
 
-def _is_of_the_clock(value: object, began: float) -> bool:
+def is_of_the_clock(value: object, began: float) -> bool:
     """Tell whether a value is a time since ``began``: in (milli- or micro-)seconds since 1970, or in ISO form."""
     if isinstance(value, str):
         try:

@@ -10,14 +10,14 @@ from typing import Any
 import click
 
 from vecmigrate.causes import told
-from vecmigrate.cli import adopting, backup, changing, diagnosing, embedding, reading
+from vecmigrate.cli import adopting, authoring, backup, changing, diagnosing, embedding, reading
 from vecmigrate.cli.output import echo, print_json
 from vecmigrate.cli.root import cli
 from vecmigrate.errors import InterruptedRunError, VecmigrateError
 from vecmigrate.redaction import redacted
 from vecmigrate.signals import exit_code, terminable
 
-__all__ = ["adopting", "backup", "changing", "cli", "diagnosing", "embedding", "main", "reading"]
+__all__ = ["adopting", "authoring", "backup", "changing", "cli", "diagnosing", "embedding", "main", "reading"]
 
 
 def main() -> None:

@@ -48,9 +48,10 @@ class Context:
         if "://" in (self.path or ""):
             raise click.UsageError("--db-path is the path of a file; a URL is given by --database-url.")
         url = self.url if self.path is None else sqlite_url(self.path)
-        return Migrator(settings.resolve({"database_url": url} | arguments, os.environ, ini=self._ini()))
+        return Migrator(settings.resolve({"database_url": url} | arguments, os.environ, ini=self.ini()))
 
-    def _ini(self) -> str | None:
+    def ini(self) -> str | None:
+        """Return the ``alembic.ini`` in use: the one of ``--config``, else ours in the current folder, if any."""
         if self.config is not None:
             if settings.read_ini(self.config) is None:
                 raise ConfigurationError(
