@@ -11,7 +11,7 @@ import pytest
 
 import legacy
 from doors import ROOT, Result, run_alembic, run_python
-from ladder import BELOW_HEAD, HEAD, NEXT
+from ladder import BELOW_HEAD, HEAD, NEXT, REVISIONS
 
 SNAPSHOT = """
 import logging, os, signal, sys, threading, time, warnings
@@ -113,12 +113,12 @@ else:
 """
 
 
-BAD_REVISION = """
+BAD_REVISION = f"""
 import os
 from alembic import op
 
-revision = NEXT
-down_revision = HEAD
+revision = {NEXT!r}
+down_revision = {HEAD!r}
 branch_labels = None
 depends_on = None
 
@@ -164,7 +164,7 @@ def test_a_run_that_fails_half_way_changes_nothing_of_the_process(released_file:
     """The same after a revision that raises, and after Ctrl-C in the middle of one, which passes through."""
     scripts = tmp_path / "scripts"
     shutil.copytree(ROOT / "alembic", scripts, ignore=shutil.ignore_patterns("__pycache__"))
-    (scripts / "versions" / "003_bad.py").write_text(BAD_REVISION, encoding="utf-8")
+    (scripts / "versions" / f"{NEXT}_bad.py").write_text(BAD_REVISION, encoding="utf-8")
     code = f"""
 from vecmigrate import access, scripts_folder
 scripts_folder.script_location = access.script_location = lambda: {str(scripts)!r}
@@ -213,17 +213,17 @@ def test_a_service_is_stopped_by_itself_and_not_by_a_script(
     text = BAD_REVISION.replace(
         'raise KeyboardInterrupt if "STOP" in os.environ else RuntimeError("on purpose")', STOPS[stop]
     )
-    (scripts / "versions" / "003_bad.py").write_text(text, encoding="utf-8")
+    (scripts / "versions" / f"{NEXT}_bad.py").write_text(text, encoding="utf-8")
 
     result = run_python(SNAPSHOT + STOPPED, released_file, scripts, on_failure)
 
     statuses = [status for (status,) in legacy.query(released_file, "SELECT status FROM vecmigrate_history")]
     if stop.startswith("a signal"):
         assert (9, "", "") == (result.code, result.out, result.err)
-        assert ["skipped", "skipped", "skipped", "interrupted"] == statuses
+        assert [*["skipped"] * len(REVISIONS), "interrupted"] == statuses
     else:
         assert ((0, "failed\n") if on_failure == "warn" else (1, "")) == (result.code, result.out)
-        assert ["skipped", "skipped", "skipped", "failed"] == statuses
+        assert [*["skipped"] * len(REVISIONS), "failed"] == statuses
     assert legacy.revision(released_file) is None
 
 

@@ -37,6 +37,8 @@ def _elsewhere(path: str, cause: BaseException) -> tuple[str, str] | None:
     if not isinstance(cause, OSError):
         return None
     name = cause.filename
+    if not os.path.exists(path) and not os.access(os.path.dirname(path), os.W_OK):
+        return None
     if not isinstance(name, str) or os.path.realpath(name) in {path, os.path.dirname(path)} or cause.errno in _NO_ROOM:
         return None
     what = f"cannot be worked on: {name}: {cause.strerror}"

@@ -189,7 +189,7 @@ def include_name(name: str | None, type_: str, _parent_names: object) -> bool:
 
     With it, the service's ``alembic check`` and ``revision --autogenerate`` neither see nor drop our tables.
     """
-    return type_ != "table" or name not in OURS
+    return type_ != "table" or name is None or not (name in OURS or name == "stores" or name.startswith(OWN_PREFIX))
 
 
 def is_ours(name: str | None, type_: str, _parent_names: object) -> bool:
