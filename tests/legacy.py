@@ -165,6 +165,14 @@ SOURCE_ROWS = {"early": 6, "legacy": 156, "released": 156, "old-script": 156}
 """How many rows of ``vector_stores`` and ``stores`` each shape holds."""
 
 
+def add_fractions(path: Path) -> int:
+    """Give some sessions of a released database a time that has to be converted; return how many."""
+    some = [f"vs_u{n:05d}" for n in (1, 2, 4, 5, 7, 8)]
+    with opened(path) as connection:
+        query = "UPDATE vector_stores SET created_at = created_at + 0.5 WHERE vector_store_id = ?"
+        return connection.executemany(query, [(each,) for each in some]).rowcount
+
+
 @contextlib.contextmanager
 def opened(path: Path | str) -> Iterator[sqlite3.Connection]:
     """Open a file in autocommit mode; commits nothing by itself, closes at the end."""

@@ -56,8 +56,9 @@ def vecmigrate(released_file: Path, monkeypatch: pytest.MonkeyPatch) -> ON_FILE:
 
 @pytest.fixture(scope="module")
 def migrated_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Migrate once for the module; what a test works on is a copy."""
+    """Migrate once for the module, with rows that are converted; what a test works on is a copy."""
     path = legacy.build(tmp_path_factory.mktemp("migrated") / "sessions.sqlite3", "released")
+    assert 6 == legacy.add_fractions(path)
     assert run_cli("--db-path", path, "migrate").code == 0
     return path.parent
 
@@ -114,6 +115,7 @@ ATTEMPT = {
         "direction": "str",
         "run_id": "str",
         "backup_path": "str",
+        "script_sha256": "str",
         "rows": {"converted": "int", "set_aside": "int"},
     },
 }
@@ -143,6 +145,7 @@ SHAPES: dict[tuple[str, ...], Any] = {
                 "executed_at": "str",
                 "duration_seconds": "float",
                 "current": "bool",
+                "edited": "bool",
             }
         ]
     },
@@ -180,17 +183,28 @@ SHAPES: dict[tuple[str, ...], Any] = {
                 "direction": "str",
                 "source_table": "str",
                 "row": {
-                    "store_id": "str",
-                    "store_type": "str",
-                    "doc_count": "int",
-                    "created_at": "str",
+                    "vector_store_id": "str",
+                    "name": "NoneType",
+                    "session_id": "str",
+                    "provider": "str",
+                    "provider_metadata": "NoneType",
+                    "is_protected": "int",
                     "is_active": "int",
+                    "created_at": "float",
+                    "expires_at": "int",
+                    "updated_at": "int",
+                    "document_count": "int",
+                    "rollover_from": "NoneType",
                 },
                 "landed": "int",
                 "target_key": "str",
                 "converted": {},
                 "reason": "str",
                 "preserved_at": "str",
+                "treatment": "str",
+                "memory": "NoneType",
+                "operation": "str",
+                "source_rowid": "NoneType",
             }
         ]
     },
@@ -411,7 +425,8 @@ def test_list_marks_the_current_revision(vecmigrate: ON_FILE) -> None:
         ("001", "success", True),
         *((each, "pending", False) for each in above("001")),
     ] == [(each["revision"], each["status"], each["current"]) for each in found]
-    assert [None] == [each["executed_at"] for each in found if each["status"] == "pending"]
+    pending = [each["executed_at"] for each in found if each["status"] == "pending"]
+    assert [None] * len(above("001")) == pending
     assert re.search(r"^->\s+001 ", vecmigrate("list").out, re.MULTILINE)
 
 
@@ -532,7 +547,7 @@ def test_old_backups_that_cannot_be_removed_fail_only_prune(
     for words in (["restore", newest.name], ["backup", "create"]):
         caplog.clear()
         assert 0 == migrated(*words).code
-        assert "Old backups of" in caplog.text
+        assert f"The old backup {old} could not be removed: " in caplog.text
     pruned = migrated("backup", "prune")
     assert 1 == pruned.code
     assert "could not be removed" in pruned.err
@@ -585,8 +600,9 @@ def test_preserved_shows_rows_and_reasons(migrated: ON_FILE) -> None:
     """For a person a line with table and reason, and the row; --limit gives the newest."""
     assert 6 == len(migrated("preserved", "--json").document["rows"])
     lines = migrated("preserved", "--limit", "1").out.splitlines()
-    assert lines[0].startswith("stores (converted): ")
-    assert "vs_hist_" in json.loads(lines[1])["store_id"]
+    assert lines[0].startswith("vector_stores (converted): created_at: ")
+    row = json.loads(lines[1])
+    assert ("vs_u00008", legacy.EPOCH + 8.5) == (row["vector_store_id"], row["created_at"])
 
 
 def test_a_row_that_went_back_as_it_was_is_not_called_converted(legacy_session_file: Path) -> None:
@@ -600,7 +616,7 @@ def test_a_row_that_went_back_as_it_was_is_not_called_converted(legacy_session_f
     status = run_cli("--db-path", path, "status", "--json").document
     assert {"converted": 0, "set_aside": 0} == status["preserved_rows"]
     line = run_cli("--db-path", path, "preserved").out.splitlines()[0]
-    assert line.startswith("vector_stores (as it was): went back as it was; on the way up it waits again ")
+    assert line.startswith("vector_stores (as it was): vector_store_id: already taken by a row ")
 
 
 # Exit codes.

@@ -351,7 +351,7 @@ def test_any_encoding_of_stdout_will_do(encoding: str, folder: Path) -> None:
 def test_commands_are_quoted_for_the_shell_of_the_system(monkeypatch: pytest.MonkeyPatch) -> None:
     """The shell of Windows knows no single quotes."""
     assert "'/a b/x'" == shell.quoted("/a b/x")
-    monkeypatch.setattr(sys, "platform", "win32")
+    monkeypatch.setattr("vecmigrate.shell._IS_WINDOWS", True)
     assert '"C:\\a b\\x"' == shell.quoted("C:\\a b\\x")
     assert "C:\\x" == shell.quoted("C:\\x")
 

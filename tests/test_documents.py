@@ -72,10 +72,10 @@ def normalised(text: str, folder: str = SHOWN_FOLDER) -> list[str]:
 
 @pytest.fixture
 def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return the folder of the README's tour: a released database, and a copy of our Alembic project."""
+    """Return the folder of the README's tour: a released database with odd times, and a copy of our Alembic project."""
     folder = tmp_path / "app"
     folder.mkdir()
-    legacy.build(folder / "sessions.sqlite3", "released")
+    legacy.add_fractions(legacy.build(folder / "sessions.sqlite3", "released"))
     shutil.copy(ROOT / "alembic.ini", folder)
     shutil.copytree(ROOT / "alembic", folder / "alembic", ignore=shutil.ignore_patterns("__pycache__"))
     monkeypatch.chdir(folder)

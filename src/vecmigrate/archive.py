@@ -118,7 +118,9 @@ class Archive(Access):
         except AheadError as error:
             return error.revision
 
-    def _rotate(self, database_id: str, known: Revisions, *, keep: int | None = None) -> list[str]:
+    def _rotate(
+        self, database_id: str, known: Revisions, *, keep: int | None = None, stuck: list[str] | None = None
+    ) -> list[str]:
         path = self._file()
         return backups.rotate(
             self.settings.backup_folder(path),
@@ -127,6 +129,7 @@ class Archive(Access):
             database_path=path,
             head=known.head,
             order=known.ids,
+            stuck=stuck,
         )
 
     def _rotate_if_possible(self, database_id: str, known: Revisions) -> None:
@@ -143,9 +146,20 @@ class Archive(Access):
         return [_verified(each) for each in chosen]
 
     def prune_backups(self, *, keep: int | None = None) -> list[str]:
-        """Remove all but the newest backups of this database; return the names removed."""
+        """Remove all but the newest backups of this database; return the names removed.
+
+        Raises BackupError, after the others are gone, where one could not be removed.
+        """
         found = self.list_backups()
-        return self._rotate(found[0].database_id, self.revisions(), keep=keep) if found else []
+        stuck: list[str] = []
+        removed = self._rotate(found[0].database_id, self.revisions(), keep=keep, stuck=stuck) if found else []
+        if stuck:
+            raise BackupError(
+                f"These old backups could not be removed: {', '.join(stuck)}. Removed: {len(removed)}. "
+                "The database is as it was.",
+                next_step=f"look at these files, then: vecmigrate {self.database.option} backup prune",
+            )
+        return removed
 
     def backup_of(self, target: str, *, name: str | None = None) -> manifests.Backup:
         """Return the newest verified backup of a revision, or the named one if it is of that revision.

@@ -282,12 +282,14 @@ def rotate(
     database_path: str,
     head: str | None,
     order: Sequence[str],
+    stuck: list[str] | None = None,
 ) -> list[str]:
     """Remove this database's oldest backups beyond *keep* and return their names.
 
     The newest verified one of each revision below *head* always stays: *order* has the revisions from base
     to head, and None is below them all; one whose revision is unknown leads to none of them. Backups of other
-    databases, and of copies of this one, are neither counted nor touched.
+    databases, and of copies of this one, are neither counted nor touched. The paths of those that could not be
+    removed are added to *stuck*.
     """
     backups = own(folder, database_id=database_id, database_path=database_path)
     surplus = backups[max(keep, 0) :]
@@ -299,7 +301,10 @@ def rotate(
         of_revision = (backup for backup in backups if backup.revision == revision)
         ways_back.append(next((backup for backup in of_revision if is_verified(backup)), None))
     doomed = [backup for backup in reversed(surplus) if backup not in ways_back]
-    return [backup.name for backup in doomed if is_removed(backup)]
+    removed = [backup for backup in doomed if is_removed(backup)]
+    if stuck is not None:
+        stuck += [backup.path for backup in doomed if backup not in removed]
+    return [backup.name for backup in removed]
 
 
 def is_removed(backup: Backup) -> bool:

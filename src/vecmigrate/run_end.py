@@ -55,10 +55,15 @@ def _holds(database: Database, settings: Settings, run_id: str) -> bool:
 
 def rotate(path: str, settings: Settings, revisions: Revisions, backup: str, database_id: str) -> None:
     """Remove the oldest backups of an SQLite file from the folder of *backup*; one that stays fails nothing."""
-    ids = {"database_id": database_id, "database_path": path}
     with only_told("Old backups"):
-        folder = os.path.dirname(backup)
-        backups.rotate(folder, keep=settings.keep_backups, **ids, head=revisions.head, order=revisions.ids)
+        backups.rotate(
+            os.path.dirname(backup),
+            keep=settings.keep_backups,
+            database_id=database_id,
+            database_path=path,
+            head=revisions.head,
+            order=revisions.ids,
+        )
 
 
 def discard(backup: str | None) -> None:
