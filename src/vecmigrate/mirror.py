@@ -46,9 +46,9 @@ def entry_of(attempt: Attempt) -> dict[str, Any]:
     return entry
 
 
-def _is_time(text: str) -> bool:
+def _is_time(text: str | None) -> bool:
     try:
-        datetime.fromisoformat(text)
+        datetime.fromisoformat(text or "")
     except ValueError:
         return False
     return True

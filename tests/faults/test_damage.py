@@ -429,7 +429,7 @@ def test_metadata_of_any_kind_stop_nothing(metadata: str, small: Subject, tmp_pa
     assert 0 == run_cli("--db-path", database, "migrate", "--force").code
     entries = harness.mirror_entries(database)
     assert ("000", "upgrade") == tuple(entries[0]["metadata"][name] for name in ("revision", "direction"))
-    assert 5 == len(entries)
+    assert len(REVISIONS) + 2 == len(entries)
     tried("Damage", "metadata in the history of any kind", "shown, and in the mirror")
 
 

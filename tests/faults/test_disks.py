@@ -122,7 +122,10 @@ def test_what_is_told_of_a_read_only_database_is_enough(
     database.chmod(0o444)
     assert 0 == start(bound_by_modes, harness.run_cli, "--db-path", str(database), "status").wait()
     if is_mended_in_part:
+        # Reading left no sidecars of that mode behind.
         database.chmod(0o644)
+        assert 0 == start(bound_by_modes, go, "cli", str(database)).wait()
+        return
     child = start(bound_by_modes, go, "cli", str(database))
     assert 1 == child.wait(), child.output
 
