@@ -358,12 +358,12 @@ def require_whole_backups(database: Path) -> None:
     """Fail if a file in the backup folder is neither part of a verified backup nor the bytes of a damaged database."""
     folder = database.parent / "backups"
     files = {each.name for each in folder.iterdir()} if folder.exists() else set()
-    expected = {name for name in files if name.endswith("-damaged.sqlite3")}
+    expected = {name for name in files if "-damaged.sqlite3" in name}
     for backup, name in manifests.manifests(str(folder)):
         assert backup is not None
         backups.verify(backup)
         expected |= {name, backup.name}
-    assert expected == files - {".gitignore"}
+    assert expected == files - {".gitignore"}, sorted(expected ^ files)
 
 
 def has_begun(database: Path) -> bool:

@@ -54,8 +54,7 @@ def _loss(folder: Path) -> Result:
     vecmigrate.upgrade(harness.url(database))
     legacy.execute(
         database,
-        "INSERT INTO vector_stores (vector_store_id, session_id, provider, created_at, updated_at) "
-        "VALUES ('v', 's', 'p', 1, 1)",
+        "INSERT INTO vector_store_chunks (chunk_id, file_path, content) VALUES ('c', 'f', 'text')",
     )
     return run_cli("--db-path", database, "rollback", "--to-version", "base", "--json")
 
