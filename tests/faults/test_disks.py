@@ -125,6 +125,8 @@ def test_what_is_told_of_a_read_only_database_is_enough(
         # Reading left no sidecars of that mode behind.
         database.chmod(0o644)
         assert 0 == start(bound_by_modes, go, "cli", str(database)).wait()
+        assert small.after == harness.contents(database)
+        tried("Disks", "read-only file, made writable after it was read", "new state")
         return
     child = start(bound_by_modes, go, "cli", str(database))
     assert 1 == child.wait(), child.output
