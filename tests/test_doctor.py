@@ -689,7 +689,9 @@ def test_every_code_of_the_readme_is_one_of_the_code() -> None:
     readme = (
         (ROOT / "README.md").read_text(encoding="utf-8").partition("### What `doctor` finds")[2].partition("\n#")[0]
     )
-    sources = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "src/vecmigrate/tools").glob("*.py"))
+    texts = [path.read_text(encoding="utf-8") for path in (ROOT / "src" / "vecmigrate" / "tools").glob("*.py")]
+    # What is asked of no database is found by check.
+    sources = "".join(text for text in texts if "Subject" in text)
     told = set(re.findall(r'(?:Finding|of_error)\(\s*"([a-z-]+)"', sources))
 
-    assert told == set(re.findall(r"^\| `([a-z-]+)` \|", readme, re.MULTILINE))
+    assert sorted(told) == sorted(re.findall(r"^\| `([a-z-]+)` \|", readme, re.MULTILINE))
