@@ -85,7 +85,8 @@ class _Restoration:
     """One restore under way.
 
     ``work`` is the private copy of the backup; ``saved`` and ``schema_version``, of the old state, are known
-    once the database is locked. ``bytes_in`` tells where those of a damaged file are saved.
+    once the database is locked. ``is_handed_over`` from when all is ready for the copy over the live database.
+    ``bytes_in`` tells where those of a damaged file are saved.
     """
 
     path: str
@@ -97,6 +98,7 @@ class _Restoration:
     work: str = ""
     saved: Backup | None = None
     schema_version: int | None = None
+    is_handed_over: bool = False
     bytes_in: str | None = None
 
     def __post_init__(self) -> None:
@@ -120,7 +122,7 @@ class _Restoration:
 
     def _has_arrived(self, error: Exception) -> bool:
         """Tell whether all of the new state is in the database, though the last step of writing it said otherwise."""
-        if self.schema_version is None:
+        if self.schema_version is None or not self.is_handed_over:
             return False
         try:
             with contextlib.closing(self._connect()) as live:
@@ -293,6 +295,7 @@ class _Restoration:
             self.saved = self._save(old, inside)
         if self.carry:
             self._carry_over(self.carry, old)
+        self.is_handed_over = True
 
     def _save(self, old: sqlite3.Connection, inside: sqlite_files.Identity) -> Backup:
         """Back the present state up; after a restore that failed, its backup of the same state serves again."""

@@ -114,6 +114,7 @@ class Run:
             self._journal.begin_anew()
             return False
         except Exception as error:
+            let_go(error)
             if not self._is_complete or not is_committed(self.database, self.settings, self._journal.run_id, error):
                 raise
             return True

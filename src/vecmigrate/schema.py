@@ -20,7 +20,6 @@ __all__ = [
     "CLAIMS",
     "HISTORY",
     "META",
-    "OURS",
     "OWN_PREFIX",
     "PRESERVED",
     "VERSION_TABLE",
@@ -181,7 +180,8 @@ CLAIMS = Table(
 )
 """Who is embedding which chunk; ``until`` is in Unix seconds by the clock of the database."""
 
-OURS = frozenset(metadata.tables) | frozenset(tool_metadata.tables) | {VERSION_TABLE}
+# Revision 001 makes stores where it is missing, and the service goes on writing it.
+_LADDER = frozenset(metadata.tables) | {"stores"}
 
 
 def include_name(name: str | None, type_: str, _parent_names: object) -> bool:
@@ -189,7 +189,7 @@ def include_name(name: str | None, type_: str, _parent_names: object) -> bool:
 
     With it, the service's ``alembic check`` and ``revision --autogenerate`` neither see nor drop our tables.
     """
-    return type_ != "table" or name is None or not (name in OURS or name == "stores" or name.startswith(OWN_PREFIX))
+    return type_ != "table" or name is None or not (name in _LADDER or name.startswith(OWN_PREFIX))
 
 
 def is_ours(name: str | None, type_: str, _parent_names: object) -> bool:

@@ -36,6 +36,8 @@ def upgrade():
         time.sleep({seconds})
 """
 _FAILING = """
+import sqlalchemy as sa
+
 _upgrade = upgrade
 
 

@@ -437,6 +437,7 @@ def test_metadata_of_any_kind_stop_nothing(metadata: str, small: Subject, tmp_pa
 def test_a_row_kept_aside_that_is_damaged_is_shown_as_it_is(value: str, tmp_path: Path) -> None:
     """Its text is what can be shown; the other rows are shown as ever."""
     database = legacy.build(tmp_path / "sessions.sqlite3", "released")
+    assert legacy.add_fractions(database)
     vecmigrate.upgrade(harness.url(database))
     legacy.execute(
         database,

@@ -251,6 +251,7 @@ def test_a_failing_revision_does_not_quote_rows(statement: str, small: Subject, 
         database.write_bytes(template.read_bytes())
         child = start(with_scripts, str(scripts), action, str(database))
         assert child.wait() == (5 if action is verbose else 0), child.output
+        assert "NameError" not in child.output
         require_secret(child.output, *written(database.parent))
         require_secret(str(legacy.query(database, "SELECT * FROM vecmigrate_history")))
     tried("Secrets", "a failing revision whose error quotes a row", "never shown")
@@ -290,6 +291,7 @@ def test_an_exception_does_not_quote_rows(
     logged = logged_by_a_service(f"sqlite:///{database}", door)
     assert "CauseError" in logged
     assert f"{HEAD}_{NAMES[HEAD]}.py" in logged
+    assert "NameError" not in logged
     require_secret(logged)
     tried("Secrets", "the causes of an exception, as a service logs them", "never shown")
 

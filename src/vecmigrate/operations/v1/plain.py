@@ -115,6 +115,6 @@ def _mark_undecodable_between(
     codec = codec_of(connection)
     found = connection.exec_driver_sql(query, (low, high)).all()
     raw = [rowid for rowid, *values in found if RawText in map(type, row_of(columns, values, codec).values())]
-    marked = f"INSERT INTO {ODD} (key) SELECT ?1 WHERE NOT EXISTS (SELECT 1 FROM {ODD} o WHERE o.key = ?1)"
+    marked = f"INSERT INTO {ODD} (key) SELECT ? WHERE NOT EXISTS (SELECT 1 FROM {ODD} o WHERE o.key = ?)"
     if raw:
-        connection.exec_driver_sql(marked, [(rowid,) for rowid in raw])
+        connection.exec_driver_sql(marked, [(rowid, rowid) for rowid in raw])
