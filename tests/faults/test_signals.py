@@ -370,7 +370,7 @@ def test_a_signal_ends_the_wait_for_a_lock(  # noqa: PLR0917
     with legacy.opened(database) as holder:
         holder.execute(f"BEGIN {lock}")
         child = start(go, door, str(database))
-        time.sleep(0.7)
+        child.await_open(database)
         began = time.monotonic()
         child.signal(number)
         assert code == child.wait(20), child.output
