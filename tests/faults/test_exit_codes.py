@@ -1,7 +1,6 @@
 """Every exit code of the command line, and what each error tells."""
 
 import signal
-import time
 from collections.abc import Callable
 from pathlib import Path
 
