@@ -220,8 +220,8 @@ def test_without_a_backup_damage_is_looked_for_where_the_run_writes(
     """The tables of a run are checked before it, and not millions of vectors that it does not touch."""
     path = tmp_path / "damaged.sqlite3"
     vecmigrate.upgrade(url(path), "001", backup="never")
-    [(page,)] = legacy.query(path, f"SELECT rootpage FROM sqlite_master WHERE name = '{table}'")
-    [(size,)] = legacy.query(path, "PRAGMA page_size")
+    page = int(str(legacy.query(path, f"SELECT rootpage FROM sqlite_master WHERE name = '{table}'")[0][0]))
+    size = int(str(legacy.query(path, "PRAGMA page_size")[0][0]))
     content = bytearray(path.read_bytes())
     # The offset of the first cell, beyond the page.
     content[(page - 1) * size + 3 : (page - 1) * size + 7] = b"\x00\x05\xff\xff"

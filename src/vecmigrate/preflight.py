@@ -37,8 +37,7 @@ def back_up(
     """
     if database.path is None:
         _refuse_unbacked(database, settings)
-        return None, False
-    if not has_content(connection):
+    if database.path is None or not has_content(connection):
         return None, False
     if settings.backup == "never":
         quick_check(database, tables=written)
