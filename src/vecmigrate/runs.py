@@ -36,6 +36,7 @@ from vecmigrate.schema import tool_metadata
 from vecmigrate.settings import Settings
 from vecmigrate.shapes import Shapes
 from vecmigrate.steps import Steps, direction_of, origin_of, revision_of, run_scripts, script_of, target_of
+from vecmigrate.watch import RehearsedError, Watch
 
 __all__ = ["Run"]
 
@@ -65,6 +66,7 @@ class Run:
         apply: Callable[[Connection, Callable[[object, MigrationContext], Iterator[MigrationStep]]], None],
         report: Report,
         allow_data_loss: bool = False,
+        watch: Watch | None = None,
     ) -> None:
         self.database = database
         self.settings = settings
@@ -75,6 +77,7 @@ class Run:
         self._plan = plan
         self._apply = apply
         self._allow_data_loss = allow_data_loss
+        self._watch = watch or Watch()
         self._journal = Journal(report, revisions)
         self._database_id = ""
         self._steps: Steps = ()
@@ -113,6 +116,8 @@ class Run:
             self._begun = self._changing = self._is_complete = False
             self._journal.begin_anew()
             return False
+        except RehearsedError:
+            return True
         except Exception as error:
             let_go(error)
             if not self._is_complete or not is_committed(self.database, self.settings, self._journal.run_id, error):
@@ -171,6 +176,7 @@ class Run:
         self._database_id = identity_for(connection, self.database, self.settings, self.report)
         self._begun = True
         self._write_marker()
+        self._watch.begin(connection, self._shapes)
         self.report.backup, self._has_new_backup = self._back_up(connection)
         self._write_marker()
         return True
@@ -246,6 +252,7 @@ class Run:
         )
         history.add(connection, self._journal.attempts)
         require_at(connection, self.report.to_revision, database=str(self.database))
+        self._watch.end(connection)
 
     def _adopt(self, connection: Connection, step: MigrationStep) -> None:
         """Keep what a script finds of the tables that it adopts."""
@@ -264,6 +271,7 @@ class Run:
             kept = revision_of(step), direction_of(step)
             before = preserved.counts_of(connection, *kept)
             self._begin_step(connection, step)
+            self._watch.begin_step(connection, *kept)
             yield step
             checks.require_open(transaction, self.database, revision_of(step))
             lost = guard.end_step(context.opts.pop(ELSEWHERE, {}))
@@ -271,6 +279,7 @@ class Run:
                 checks.require_rows_kept(self.database, step, lost)
             converted, set_aside = preserved.added(before, preserved.counts_of(connection, *kept))
             self._journal.end_step(step, converted=converted, set_aside=set_aside, notes=context.opts.pop(NOTES, ()))
+            self._watch.end_step(connection, self._journal.attempts[-1])
 
     def _begin_step(self, connection: Connection, step: MigrationStep) -> None:
         script = script_of(step) if step.is_upgrade else None
@@ -312,6 +321,8 @@ class Run:
 
     def _record(self, attempts: Sequence[history.Attempt], *, wait: float) -> str:
         """Record how the run ended; return a note for the user if that failed too."""
+        if self._watch.is_rolled_back:
+            return ""
         marker = self._journal.marker(self._database_id)
         is_recorded = records.record_end(self.database, self.settings, marker, attempts, wait=wait)
         return "" if is_recorded else " The failure could not be recorded; the next run does it."
