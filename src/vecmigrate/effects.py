@@ -1,9 +1,10 @@
 """What the statements of a connection write, and through whose triggers, as SQLite tells while it compiles them."""
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from sqlalchemy import Connection
@@ -11,6 +12,7 @@ from sqlalchemy import Connection
 __all__ = ["Effects", "watched"]
 
 _CHANGES = frozenset({sqlite3.SQLITE_INSERT, sqlite3.SQLITE_UPDATE, sqlite3.SQLITE_DELETE, sqlite3.SQLITE_DROP_TABLE})
+_TOLD = 6
 
 
 @dataclass
@@ -20,23 +22,44 @@ class Effects:
     tables: set[str] = field(default_factory=set)
     of_triggers: dict[str, set[str]] = field(default_factory=dict)
 
-    def note(self, action: int, one: str | None, two: str | None, _database: str | None, trigger: str | None) -> int:
+    def note(self, action: int, one: str | None, two: str | None, _database: str | None, trigger: str | None) -> None:
         # Of ALTER TABLE it is the second name that is the table.
         table = one if action in _CHANGES else two if action == sqlite3.SQLITE_ALTER_TABLE else None
         if table is not None:
             self.tables.add(table.lower())
             if trigger is not None:
                 self.of_triggers.setdefault(trigger, set()).add(table)
-        return sqlite3.SQLITE_OK
 
 
 @contextmanager
 def watched(connection: Connection) -> Iterator[Effects]:
-    """Note what is written on a connection to SQLite."""
+    """Note what is written on a connection to SQLite. Raises what the handler of a signal raises meanwhile."""
     driver: Any = connection.connection.driver_connection
     effects = Effects()
-    driver.set_authorizer(effects.note)
+    raised: list[BaseException] = []
+    listener = _listener(effects, raised)
+    next(listener)
+    # sqlite3 drops what a signal handler raises in a callback, and SQLite then refuses the statement. This one has no
+    # line of Python outside the ``try`` of a generator, which gets the answer and the five arguments one by one.
+    driver.set_authorizer(partial(max, sqlite3.SQLITE_OK, key=listener.send))
     try:
         yield effects
     finally:
         driver.set_authorizer(None)
+        if raised:
+            raise raised[0]
+
+
+def _listener(effects: Effects, raised: list[BaseException]) -> Generator[bool, Any, None]:
+    """Rank the answer, which comes first, above the arguments; once something was raised every statement is refused."""
+    told: list[Any] = []
+    try:
+        while True:
+            told.append((yield len(told) == 1))
+            if len(told) == _TOLD:
+                effects.note(*told[1:])
+                told.clear()
+    except GeneratorExit:
+        raise
+    except BaseException as error:  # noqa: BLE001 - whatever a handler raises is raised again
+        raised.append(error)

@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from faults import harness
 from faults.harness import ROUNDS, Subject, go, start, tried, wait_until
 from faults.slow import changed_scripts, pausing_scripts, slow_scripts, with_scripts
 from ladder import REVISIONS
-from vecmigrate import engine
+from vecmigrate import effects, engine
 from vecmigrate.locks import WatchedTransaction
 
 PROMPTLY = 3.0
@@ -171,7 +172,7 @@ class RaisedByHandlerError(BaseException):
     """What the handler of a service raises."""
 
 
-def preparing() -> None:
+def preparing(watches: Callable[[Any], AbstractContextManager[Any]]) -> None:
     """Exit with 0 if what a handler raises comes through each time that a statement is being prepared."""
 
     def ring(_number: int, _frame: object) -> None:
@@ -179,9 +180,9 @@ def preparing() -> None:
 
     signal.signal(signal.SIGALRM, ring)
     columns = ", ".join(["typeof(name)"] * 300)
-    with engine.scratch() as connection, WatchedTransaction(connection):
+    with engine.scratch() as connection:
         for number in range(200):
-            with contextlib.suppress(RaisedByHandlerError):
+            with contextlib.suppress(RaisedByHandlerError), watches(connection):
                 signal.setitimer(signal.ITIMER_REAL, 0.0003 + number * 0.00002)
                 for each in itertools.count():
                     # Each text is new, or it would be prepared only once.
@@ -189,12 +190,14 @@ def preparing() -> None:
     sys.exit(0)
 
 
-def test_a_signal_is_no_refusal_of_a_statement() -> None:
+@pytest.mark.parametrize("watches", [WatchedTransaction, effects.watched])
+def test_a_signal_is_no_refusal_of_a_statement(watches: Callable[[Any], AbstractContextManager[Any]]) -> None:
     """What a handler raises while SQLite asks whether a statement is allowed is not taken for a no."""
-    child = start(preparing)
+    child = start(preparing, watches)
     assert 0 == child.wait(), child.output
     harness.require_explained(child.output)
-    tried("Signals", "200 signals while statements are prepared", "what the handler raised")
+    what = "the run" if watches is WatchedTransaction else "the rehearsal before it"
+    tried("Signals", f"200 signals while statements of {what} are prepared", "what the handler raised")
 
 
 COLLECTED = """
