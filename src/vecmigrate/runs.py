@@ -1,5 +1,6 @@
 """One run: lock, plan, checks, backup, steps, records, in one transaction."""
 
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 
@@ -25,7 +26,7 @@ from vecmigrate.errors import (
 from vecmigrate.heads import one_of, require_at
 from vecmigrate.identity import identity_for
 from vecmigrate.journal import Journal, Report
-from vecmigrate.locks import WatchedTransaction, ends_process, is_interrupted, let_go
+from vecmigrate.locks import WatchedTransaction, end_behind, ends_process, is_interrupted, let_go
 from vecmigrate.loss_guard import LossGuard
 from vecmigrate.new_database import MadeMeanwhileError
 from vecmigrate.operations.v1.notes import ELSEWHERE, NOTES
@@ -86,7 +87,7 @@ class Run:
 
     def execute(self) -> None:
         """Run the plan, or do nothing and write nothing if there is nothing to do."""
-        began = time.monotonic()
+        began, handled = time.monotonic(), sys.exc_info()[1]
         self.report.created = self.database.is_absent()
         is_planned = self._is_planned()
         if not is_planned and not self._has_leftovers():
@@ -97,7 +98,10 @@ class Run:
             while not self._try():
                 pass
         except BaseException as error:
-            if not self._begun or (ended := self._ended_by(error)) is error:
+            ended = end_behind(error, handled=handled) or error
+            if self._begun:
+                ended = self._ended_by(ended)
+            if ended is error:
                 raise
             raise ended from error
         finally:
