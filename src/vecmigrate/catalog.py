@@ -13,6 +13,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from vecmigrate.engine import scratch
+from vecmigrate.sqlite_driver import nothing
 from vecmigrate.sqlite_files import triggers_of
 
 __all__ = [
@@ -251,7 +252,7 @@ def _stand_in(copy: Connection, kind: str, name: str) -> None:
     if kind == "collation":
         driver.create_collation(name, lambda one, other: (one > other) - (one < other))
     else:
-        driver.create_function(name, -1, lambda *_: None, deterministic=True)
+        driver.create_function(name, -1, nothing, deterministic=True)
 
 
 def table_ddl(table: Table) -> list[str]:

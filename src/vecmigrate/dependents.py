@@ -1,5 +1,6 @@
 """What of the service hangs on tables of ours, and whether it outlives a change."""
 
+import sys
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from sqlalchemy import Connection
@@ -9,6 +10,7 @@ from vecmigrate import unknown_sql
 from vecmigrate.catalog import Object, is_sqlite, objects, quoted, schema_copy
 from vecmigrate.effects import Effects, watched
 from vecmigrate.errors import NotOursError
+from vecmigrate.locks import end_behind
 from vecmigrate.schema import OWN_PREFIX
 from vecmigrate.shapes import Shapes
 from vecmigrate.triggers import LostTriggerError, broken
@@ -123,12 +125,14 @@ def rehearse(connection: Connection, shapes: Shapes, change: Callable[[Connectio
 
 def _effects_of(change: Callable[[Connection], None], copy: Connection) -> Effects | None:
     """Return what a change writes on a copy; None where it does not run. Raises LostTriggerError."""
+    handled = sys.exc_info()[1]
     try:
         with watched(copy) as effects:
             change(copy)
-    except LostTriggerError:
-        raise
-    except Exception:  # noqa: BLE001 - what a script raises on empty tables says nothing of the rows
+    except Exception as error:
+        if isinstance(error, LostTriggerError) or end_behind(error, handled=handled) is not None:
+            raise
+        # What a script raises on empty tables says nothing of the rows.
         return None
     return effects
 

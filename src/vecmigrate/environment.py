@@ -170,6 +170,7 @@ def _write(
         apply=_apply,
         report=report,
         allow_data_loss=allow_data_loss,
+        watch=config.attributes.get("vecmigrate_watch"),
     )
     try:
         run.execute()
