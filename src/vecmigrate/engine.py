@@ -42,6 +42,7 @@ __all__ = [
     "locate",
     "quick_check",
     "reading",
+    "require_writable",
     "scratch",
     "sqlite_url",
     "translated",
@@ -166,7 +167,7 @@ def _sqlite_error(name: str) -> sqlite3.DatabaseError:
     return error
 
 
-def _require_writable(database: Database) -> None:
+def require_writable(database: Database) -> None:
     """Refuse a read-only file or folder before anything is written: SQLite grants its write lock all the same."""
     path = database.path
     if path and urls.is_for_reading(database.url):
@@ -211,7 +212,7 @@ def writing(database: Database, *, lock_timeout: float) -> Iterator[Connection]:
         return
     with ExitStack() as stack:
         database.is_absent()  # Asked first, because it may refuse.
-        _require_writable(database)
+        require_writable(database)
         place = stack.enter_context(_placed(database, lock_timeout))
         with translated(database):
             connection = stack.enter_context(engine_of(place, timeout=lock_timeout, read_only=False).connect())

@@ -23,6 +23,7 @@ __all__ = [
     "WatchedTransaction",
     "borrowed",
     "commit_sqlite",
+    "end_behind",
     "ends_process",
     "freeze",
     "is_busy",
@@ -199,14 +200,31 @@ def ends_process(error: BaseException) -> bool:
     return not (frames and "down_revision" in frames[-1].f_globals)
 
 
+def end_behind(error: BaseException, *, handled: BaseException | None) -> BaseException | None:
+    """Return what is to end the process, where that is *error* or what it came of, else None.
+
+    A signal may come right after a savepoint has gone, and to go back to that fails then in its stead. What the caller
+    of all this had ``handled`` already (``sys.exc_info``) is none of it.
+    """
+    return next(filter(ends_process, _chain(error, until=handled)), None)
+
+
 def let_go(error: BaseException) -> None:
     """Forget what the frames of a traceback hold: a statement half read keeps SQLite's lock, also from this process."""
+    for each in _chain(error):
+        traceback.clear_frames(each.__traceback__)
+
+
+def _chain(error: BaseException, *, until: BaseException | None = None) -> list[BaseException]:
+    """Return an error and all that it came of."""
     chain: list[BaseException] = []
-    following: BaseException | None = error
-    while following is not None and following not in chain:
-        chain.append(following)
-        traceback.clear_frames(following.__traceback__)
-        following = following.__cause__ or following.__context__
+    following: list[BaseException | None] = [error]
+    while following:
+        each = following.pop()
+        if each is not None and each is not until and not any(each is known for known in chain):
+            chain.append(each)
+            following += [each.__context__, each.__cause__]
+    return chain
 
 
 def sqlite_code(error: BaseException) -> str:

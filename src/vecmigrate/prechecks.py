@@ -1,5 +1,6 @@
 """What revisions have to say against a database before they run: their ``precheck(connection)``."""
 
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -8,6 +9,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from vecmigrate.causes import described
+from vecmigrate.locks import end_behind
 
 __all__ = ["Problem", "problems"]
 
@@ -30,6 +32,7 @@ def problems(connection: Connection, pending: Iterable[Script]) -> list[Problem]
     above it says nothing yet, because it may need what a script below makes: ask it again before its own step.
     """
     found: list[Problem] = []
+    handled = sys.exc_info()[1]
     for number, script in enumerate(pending):
         precheck = getattr(script.module, "precheck", None)
         if precheck is None:
@@ -37,11 +40,11 @@ def problems(connection: Connection, pending: Iterable[Script]) -> list[Problem]
         with connection.begin_nested() as savepoint:
             try:
                 found += [Problem(script.revision, str(text)) for text in precheck(connection)]
-            except DBAPIError as error:
-                if not number:
+            except Exception as error:  # whatever it is, the script must not run
+                if end_behind(error, handled=handled) is not None:
+                    raise
+                if not (number and isinstance(error, DBAPIError)):
                     found.append(Problem(script.revision, f"its precheck failed: {described(error)}"))
-            except Exception as error:  # noqa: BLE001 - whatever it is, the script must not run
-                found.append(Problem(script.revision, f"its precheck failed: {described(error)}"))
             if savepoint.is_active:
                 savepoint.rollback()
     return found

@@ -7,7 +7,7 @@ from functools import partial
 from itertools import chain, islice
 from typing import Any
 
-__all__ = ["BY_HAND", "Connection", "interruption", "is_of_unknown_sql", "passes_over_sql", "result_code"]
+__all__ = ["BY_HAND", "Connection", "interruption", "is_of_unknown_sql", "nothing", "passes_over_sql", "result_code"]
 
 _OF_SQL = re.compile(r"malformed database schema \(.*\) - (?!invalid rootpage|orphan index|.*is malformed)", re.DOTALL)
 # A rename reads the SQL of every object there is, also of those that it does not touch.
@@ -27,6 +27,9 @@ _WRITES = frozenset(
         sqlite3.SQLITE_UPDATE,
     }
 )
+
+nothing = partial(min, None, None, key=frozenset[object]().__contains__)
+"""A function for SQL that gives NULL, without a line of Python: sqlite3 drops what a signal handler raises in one."""
 
 
 class Connection(sqlite3.Connection):

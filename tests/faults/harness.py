@@ -88,6 +88,19 @@ class Child:
     def await_output(self, text: str, timeout: float = 30) -> None:
         wait_until(lambda: text in self.output, timeout)
 
+    def await_open(self, file: Path) -> None:
+        """Wait until the process has had a file open for a moment, which it waits for."""
+        if sys.platform == "linux":
+            wait_until(lambda: str(file) in self._files())
+        else:
+            time.sleep(2)
+        time.sleep(0.3)
+
+    def _files(self) -> set[str]:
+        with contextlib.suppress(OSError):
+            return {os.path.realpath(each) for each in Path(f"/proc/{self.process.pid}/fd").iterdir()}
+        return set()
+
     @property
     def output(self) -> str:
         return self.log.read_text(encoding="utf-8", errors="replace") if self.log.exists() else ""

@@ -1,7 +1,6 @@
 """Every exit code of the command line, and what each error tells."""
 
 import signal
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -167,7 +166,7 @@ def test_signals(number: int, code: int, small: Subject, tmp_path: Path) -> None
     with legacy.opened(database) as holder:
         holder.execute("BEGIN IMMEDIATE")
         child = start(harness.run_cli, "--db-path", str(database), "migrate", "--json")
-        time.sleep(0.7)
+        child.await_open(database)
         child.signal(number)
         assert code == child.wait(), child.output
     assert f'"exit_code": {code}' in child.output

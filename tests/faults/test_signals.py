@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import os
 import random
+import re
 import signal
 import sys
 import time
@@ -152,20 +153,23 @@ def checking(database: str) -> None:
     sys.exit(42)
 
 
-def test_a_signal_ends_the_check_of_a_database(tmp_path: Path) -> None:
+@pytest.mark.parametrize("constraint", ["", "CHECK (fold(i) IS NULL)"])
+def test_a_signal_ends_the_check_of_a_database(constraint: str, tmp_path: Path) -> None:
     """A signal inside quick_check, which takes long on a large file, is not taken for damage."""
     database = tmp_path / "sessions.sqlite3"
-    legacy.execute(
-        database,
-        "CREATE TABLE t AS WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 500000) "
-        "SELECT i FROM n",
-    )
+    with legacy.opened(database) as connection:
+        connection.create_function("fold", 1, lambda _: None)
+        connection.execute(f"CREATE TABLE t (i {constraint})")
+        numbers = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 500000) SELECT i FROM n"
+        connection.execute(f"INSERT INTO t {numbers}")
+        connection.commit()
     child = start(checking, str(database))
     child.await_output("checking")
     time.sleep(0.2)
     child.signal(signal.SIGINT)
     assert 42 == child.wait(20), child.output
-    tried("Signals", "SIGINT inside quick_check", "KeyboardInterrupt")
+    what = " that asks a function of the service" if constraint else ""
+    tried("Signals", f"SIGINT inside quick_check{what}", "KeyboardInterrupt")
 
 
 class RaisedByHandlerError(BaseException):
@@ -246,6 +250,62 @@ def test_a_signal_that_python_drops_ends_a_command_line_all_the_same(
     tried("Signals", name, f"old state, interrupted, exit {128 + number}")
 
 
+SAVEPOINT_GONE = """
+_upgrade = upgrade
+
+
+def upgrade():
+    _upgrade()
+    if op.get_bind().exec_driver_sql("SELECT count(*) FROM sessions").scalar():
+        {upgrade}(op.get_bind())
+
+
+def precheck(connection):
+    {precheck}(connection)
+    return ()
+
+
+def signal_after_release(connection):
+    import os
+    import time
+
+    with connection.begin_nested() as savepoint:
+        # What SQLAlchemy does at the end of the block, whose next line a signal may keep it from.
+        connection.exec_driver_sql(f"RELEASE {savepoint._savepoint}")
+        os.kill(os.getpid(), {number})
+        time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("place", ["upgrade", "precheck"])
+@pytest.mark.parametrize(("action", "number"), [(by_alembic, signal.SIGTERM), (by_cli, signal.SIGINT)])
+def test_a_signal_right_after_a_savepoint_is_no_failure(  # noqa: PLR0917
+    action: Callable[..., Any], number: int, place: str, mode: str, small: Subject, tmp_path: Path
+) -> None:
+    """To go back to a savepoint that is gone fails, and the run says all the same that a signal ended it."""
+    database = small.copy(tmp_path / "service")
+    here = {"upgrade": "bool", "precheck": "bool"} | {place: "signal_after_release"}
+    texts = here | {"number": str(int(number))}
+    scripts = changed_scripts(
+        tmp_path / "scripts", re.sub(r"\{(\w+)\}", lambda m: texts.get(m[1], m[0]), SAVEPOINT_GONE)
+    )
+    child = start(action, str(scripts), str(database))
+
+    assert 128 + number == child.wait(20), child.output
+    harness.require_explained(child.output)
+    assert "old state" == small.state(database)
+    if place == "upgrade":
+        assert [*["skipped"] * (len(REVISIONS) - 1), "interrupted"] == harness.statuses(database)
+        harness.require_tidy(database)
+    else:
+        assert {database.name} == {each.name for each in database.parent.iterdir()} - {
+            f"{database.name}-wal",
+            f"{database.name}-shm",
+        }
+    what = f"{signal.Signals(number).name} right after a savepoint has gone, {place}, {mode}"
+    tried("Signals", what, f"old state, exit {128 + number}")
+
+
 HALF_READ = """
 _upgrade = upgrade
 
@@ -310,7 +370,7 @@ def test_a_signal_ends_the_wait_for_a_lock(  # noqa: PLR0917
     with legacy.opened(database) as holder:
         holder.execute(f"BEGIN {lock}")
         child = start(go, door, str(database))
-        time.sleep(0.7)
+        child.await_open(database)
         began = time.monotonic()
         child.signal(number)
         assert code == child.wait(20), child.output

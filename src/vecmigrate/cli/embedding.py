@@ -9,8 +9,9 @@ import click
 from vecmigrate.cli.output import Context, Output, command, echo, table
 from vecmigrate.cli.root import cli
 from vecmigrate.embedding import inventory
+from vecmigrate.embedding.reembed import missing
 from vecmigrate.embedding.reembed import reembed as run
-from vecmigrate.embedding.worker import Progress
+from vecmigrate.embedding.worker import Progress, Reembedding
 from vecmigrate.errors import InterruptedRunError
 from vecmigrate.signals import exit_code, finishing
 
@@ -32,6 +33,7 @@ _BAR = 24
 @click.option("--dimensions", type=click.IntRange(1), help="Record these of a model that has no vector yet.")
 @click.option("--limit", type=click.IntRange(1), help="End after so many vectors.")
 @click.option("--no-swap", is_flag=True, help="Do not make the model the active one when none is missing.")
+@click.option("--dry-run", is_flag=True, help="Tell what is missing, and change nothing.")
 def reembed(
     context: Context,
     out: Output,
@@ -41,6 +43,7 @@ def reembed(
     dimensions: int | None,
     limit: int | None,
     no_swap: bool,
+    dry_run: bool,
 ) -> None:
     """Make the vectors that are missing, beside the service, and swap the models when none is.
 
@@ -50,6 +53,9 @@ def reembed(
     Example:
       vecmigrate --db-path sessions.sqlite3 reembed --embedder my_embedder:embed
     """
+    if dry_run:
+        _show_missing(out, missing(context.migrator(), dimensions=dimensions), limit=limit)
+        return
     shown = _Shown(context)
     with finishing() as received:
         done = run(
@@ -73,6 +79,13 @@ def reembed(
     elif not done.remaining and no_swap:
         lines.append(f"Activate it when you like: vecmigrate embeddings activate {done.model}")
     out.answer(asdict(done) | {"duration_seconds": round(done.duration_seconds, 6)}, lines)
+
+
+def _show_missing(out: Output, found: Reembedding, *, limit: int | None) -> None:
+    wanted = found.remaining if limit is None else min(limit, found.remaining)
+    lines = [f"Would make {wanted:,} of the {found.remaining:,} vectors of {found.model} that are missing."]
+    document = asdict(found) | {"dry_run": True, "duration_seconds": round(found.duration_seconds, 6)}
+    out.answer(document, lines)
 
 
 def _stopped(received: list[int], embedded: int, remaining: int) -> InterruptedRunError:
@@ -170,13 +183,19 @@ def embeddings_activate(context: Context, out: Output, *, model: str) -> None:
 @command(embeddings, "purge")
 @click.argument("model", required=False)
 @click.option("--yes", is_flag=True, help="Confirm it.")
-def embeddings_purge(context: Context, out: Output, *, model: str | None, yes: bool) -> None:
+@click.option("--dry-run", is_flag=True, help="Tell what would be dropped, and change nothing.")
+def embeddings_purge(context: Context, out: Output, *, model: str | None, yes: bool, dry_run: bool) -> None:
     """Drop the vectors of retired models, or of one. To go back to it, they have to be made anew.
 
     \b
     Example:
       vecmigrate --db-path sessions.sqlite3 embeddings purge --yes
     """
+    if dry_run:
+        found = inventory.purgeable(context.migrator(), model)
+        lines = [f"Would drop {count:,} vectors of {name}." for name, count in found.items()]
+        out.answer({"dry_run": True, "purged": found}, lines or ["No model is retired."])
+        return
     if not yes:
         raise click.UsageError("purge drops vectors for good; confirm with --yes.")
     purged = inventory.purge(context.migrator(), model)

@@ -7,18 +7,20 @@ import io
 import json
 import os
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import click
 
 from vecmigrate import settings
+from vecmigrate.causes import told
 from vecmigrate.engine import sqlite_url
 from vecmigrate.errors import ConfigurationError, VecmigrateError
 from vecmigrate.migrator import Migrator
 from vecmigrate.shell import quoted
 
-__all__ = ["Commands", "Context", "Output", "command", "echo", "print_json", "table"]
+__all__ = ["Commands", "Context", "Output", "command", "complain", "echo", "print_json", "table"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -134,8 +136,20 @@ class Output:
     def say(self, message: str) -> None:
         self._context.say(self.pasteable(message))
 
+    def complain(self, error: VecmigrateError) -> None:
+        """Tell of an error on stderr, for a command that has answered all the same."""
+        complain(error, verbose=self._context.verbosity > 0)
+
     def pasteable(self, text: str) -> str:
         return self._context.pasteable(text)
+
+
+def complain(error: VecmigrateError, *, verbose: bool) -> None:
+    """Print an error on stderr, with its traceback where that is wanted; nothing where stderr is gone."""
+    text = "".join(traceback.format_exception(told(error))) if verbose else ""
+    for each in filter(None, [text, f"Error: {error}"]):
+        with contextlib.suppress(VecmigrateError):
+            echo(each, err=True)
 
 
 def print_json(document: dict[str, Any]) -> None:

@@ -106,6 +106,18 @@ class Worker:
             duration_seconds=time.monotonic() - self._began,
         )
 
+    def look(self) -> Reembedding:
+        """Return what is to be done, without an embedder. Read-only. Raises what ``run`` raises before it begins."""
+        self._begin()
+        return Reembedding(
+            model=self._model,
+            dimensions=self._dimensions or self.anchor.model.dimensions,
+            embedded=0,
+            remaining=self._remaining,
+            swapped=False,
+            duration_seconds=time.monotonic() - self._began,
+        )
+
     def _begin(self) -> None:
         """Read what is to be done. Raises AheadError, and ModelError where there is nothing to do it with."""
         known = self._access.revisions()
