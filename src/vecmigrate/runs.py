@@ -250,13 +250,9 @@ class Run:
         newest = self.revisions.get(self.report.to_revision)
         if newest is None:
             adoption.forget(connection)
-        meta.write(
-            connection,
-            {
-                "app_version": self.revisions.app_version(self.report.to_revision),
-                "compatible_from": newest.compatible_from if newest else None,
-            },
-        )
+        app_version = self.revisions.app_version(self.report.to_revision)
+        compatible_from = newest.compatible_from if newest else None
+        meta.write(connection, {"app_version": app_version, "compatible_from": compatible_from})
         history.add(connection, self._journal.attempts)
         require_at(connection, self.report.to_revision, database=str(self.database))
         self._watch.end(connection)
