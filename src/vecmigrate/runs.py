@@ -8,7 +8,7 @@ from alembic.runtime.migration import MigrationContext, MigrationStep, StampStep
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection
 
-from vecmigrate import adoption, bystanders, checks, edited_scripts, history, meta, preserved, records
+from vecmigrate import adoption, bystanders, checks, edited_scripts, history, meta, preserved, records, triggers
 from vecmigrate.catalog import has_content
 from vecmigrate.causes import described
 from vecmigrate.dependents import Survey, rehearse
@@ -193,6 +193,7 @@ class Run:
         pending = [script for step in self._steps if step.is_upgrade and (script := script_of(step))]
         adoption.require_known_shapes(connection, self._shapes, self.report.from_revision, pending)
         checks.require_no_problems(connection, self.database, pending)
+        checks.require_working(self._shapes, self._steps)
         if not self._allow_data_loss:
             checks.require_no_edited(connection, self.database, self.revisions, self._steps)
             checks.require_base_is_empty(connection, self.database, self._shapes, self._steps)
@@ -276,7 +277,8 @@ class Run:
             before = preserved.counts_of(connection, *kept)
             self._begin_step(connection, step)
             self._watch.begin_step(connection, *kept)
-            yield step
+            with triggers.kept(connection, revision_of(step)):
+                yield step
             checks.require_open(transaction, self.database, revision_of(step))
             lost = guard.end_step(context.opts.pop(ELSEWHERE, {}))
             if not self._allow_data_loss:
