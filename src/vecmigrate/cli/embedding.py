@@ -2,6 +2,7 @@
 
 import sys
 import time
+from contextlib import suppress
 from dataclasses import asdict
 
 import click
@@ -12,7 +13,7 @@ from vecmigrate.embedding import inventory
 from vecmigrate.embedding.reembed import missing
 from vecmigrate.embedding.reembed import reembed as run
 from vecmigrate.embedding.worker import Progress, Reembedding
-from vecmigrate.errors import InterruptedRunError
+from vecmigrate.errors import InterruptedRunError, VecmigrateError
 from vecmigrate.signals import exit_code, finishing
 
 __all__ = ["embeddings", "reembed"]
@@ -57,7 +58,7 @@ def reembed(
         _show_missing(out, missing(context.migrator(), dimensions=dimensions), limit=limit)
         return
     shown = _Shown(context)
-    with finishing() as received:
+    with finishing(_say_stopping) as received:
         done = run(
             context.migrator(),
             embedder,
@@ -86,6 +87,12 @@ def _show_missing(out: Output, found: Reembedding, *, limit: int | None) -> None
     lines = [f"Would make {wanted:,} of the {found.remaining:,} vectors of {found.model} that are missing."]
     document = asdict(found) | {"dry_run": True, "duration_seconds": round(found.duration_seconds, 6)}
     out.answer(document, lines)
+
+
+def _say_stopping() -> None:
+    # The signal may have come in the middle of a line to the same stream, which takes no other then.
+    with suppress(RuntimeError, VecmigrateError):
+        echo("Stopping after the batch in flight; once more to stop at once.", err=True)
 
 
 def _stopped(received: list[int], embedded: int, remaining: int) -> InterruptedRunError:
