@@ -1,13 +1,18 @@
 """Whether a step loses rows: those before, against those after and those that are kept aside."""
 
 from collections.abc import Collection, Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Any
 
+from alembic.runtime.migration import MigrationStep
 from sqlalchemy import Connection, and_, column, func, inspect, or_, select, table
 
-from vecmigrate.catalog import column_names, table_names
+from vecmigrate import progress
+from vecmigrate.catalog import column_names, is_sqlite, table_names
 from vecmigrate.schema import OWN_PREFIX, PRESERVED
 from vecmigrate.shapes import Shapes
+from vecmigrate.steps import direction_of, revision_of
 
 __all__ = ["LossGuard", "rows_that_would_go"]
 
@@ -44,6 +49,17 @@ class LossGuard:
         self._connection = connection
         self._shapes = shapes
         self._before = self._stock()
+
+    def telling(self, step: MigrationStep) -> AbstractContextManager[object]:
+        """Let the progress of a step be told: the rows that are there, and those that it has written so far."""
+        count = None
+        if is_sqlite(self._connection):
+            driver: Any = self._connection.connection.driver_connection
+            before = driver.total_changes
+            count = lambda: driver.total_changes - before  # noqa: E731
+        total = sum(self._before.rows.values()) or None
+        name = revision_of(step) or "base"
+        return progress.phase(direction_of(step), name=name, unit="rows", total=total, count=count)
 
     def end_step(self, elsewhere: Mapping[str, int]) -> dict[str, int]:
         """Return the tables that lost rows since the last step, with how many that nothing kept.
