@@ -4,7 +4,7 @@ import os
 import sqlite3
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import ExitStack, closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -33,6 +33,7 @@ from vecmigrate.locks import (
     wait_to_read_sqlite,
 )
 from vecmigrate.new_database import built_beside
+from vecmigrate.schema import OWN_PREFIX
 from vecmigrate.shell import quoted
 
 __all__ = [
@@ -319,14 +320,22 @@ def _unshared(path: str) -> str:
     return "&immutable=1" if is_closed else ""
 
 
-def quick_check(database: Database) -> None:
-    """Raise DatabaseUnusableError for a damaged SQLite file, on a connection of its own. Read-only."""
+def quick_check(database: Database, *, tables: Collection[str] | None = None) -> None:
+    """Raise DatabaseUnusableError for a damaged SQLite file, on a connection of its own. Read-only.
+
+    With ``tables``, in lower case, these are looked at alone, as far as they are there, and the tool's own.
+    """
     if database.path is None:
         return
     with translated(database), closing(sqlite_files.connect(database.path)) as connection:
-        found = soundness.problems(connection)
+        found = soundness.problems(connection, tables=None if tables is None else _among(connection, tables))
     if found:
         raise unusable(database, _sqlite_error("SQLITE_CORRUPT"))
+
+
+def _among(connection: sqlite3.Connection, tables: Collection[str]) -> list[str]:
+    names = sqlite_files.tables_of(connection)
+    return ["sqlite_master", *(n for n in names if n.lower() in tables or n.lower().startswith(OWN_PREFIX))]
 
 
 @contextmanager

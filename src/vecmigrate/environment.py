@@ -87,8 +87,7 @@ def _no_merge() -> ConfigurationError:
     return ConfigurationError(
         "The revisions stand in one line, by their numbers, so a script that merges heads has no place in it. "
         "Nothing was written.",
-        next_step="give the later script the next free number (file, revision, Revision ID), name the other one as its "
-        "down_revision, then: alembic heads",
+        next_step="give the script that is not released yet the next free number: vecmigrate new --renumber NNN_slug",
     )
 
 

@@ -15,6 +15,7 @@ from vecmigrate.catalog import Object, column_names, objects
 from vecmigrate.engine import scratch
 from vecmigrate.schema import OWN_PREFIX, tool_metadata
 from vecmigrate.steps import Steps, run_scripts, script_of, target_of
+from vecmigrate.triggers import broken
 
 __all__ = ["Seeds", "Shape", "Shapes", "adopts", "adopts_views", "is_of_the_clock"]
 
@@ -43,6 +44,8 @@ class Shape:
     indexes: frozenset[str] = frozenset()
     hanging: frozenset[str] = frozenset()
     """Views and triggers."""
+    broken: frozenset[str] = frozenset()
+    """Those of them that do not work, in words."""
     seeds: Mapping[str, Seeds] = field(default_factory=dict)
 
 
@@ -152,8 +155,13 @@ def _shape(connection: Connection, began: float) -> Shape:
         tables={name.lower(): column_names(connection, name) for name in tables},
         indexes=_named(found, {"index"}),
         hanging=_named(found, {"view", "trigger"}),
+        broken=frozenset(f"the {each.type} {each.name}" for each in broken(connection, found, _hanging(found))),
         seeds={name.lower(): seeds for name in tables if (seeds := _seeds(connection, name, began)).rows},
     )
+
+
+def _hanging(found: list[Object]) -> list[Object]:
+    return [each for each in found if each.type in {"view", "trigger"}]
 
 
 def _named(found: list[Object], types: set[str]) -> frozenset[str]:
