@@ -42,7 +42,8 @@ def test_an_upgrade_tells_how_far_it_is(released_file: Path) -> None:
     of_backup = [each for each in told if each.phase == "backup"]
     assert (0, of_backup[0].total) == (of_backup[0].done, of_backup[-1].done)
     of_rows = [each for each in told if each.name == "001"]
-    assert (0, 156, 156) == (of_rows[0].done, of_rows[-1].done, of_rows[-1].total)
+    # The rows of stores stay where they are.
+    assert (0, 150, 150) == (of_rows[0].done, of_rows[-1].done, of_rows[-1].total)
 
 
 def test_every_function_that_takes_long_tells(vecmigrate_at: DatabaseAt) -> None:

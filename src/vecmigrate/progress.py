@@ -56,6 +56,8 @@ class Progress:
 
 
 Listener = Callable[[Progress], object]
+Counts = Callable[[], tuple[int, int | None]]
+"""Returns what is done, and of how much."""
 _listener: ContextVar[Listener | None] = ContextVar("vecmigrate_listener", default=None)
 _current: ContextVar["Phase | None"] = ContextVar("vecmigrate_phase", default=None)
 
@@ -71,7 +73,7 @@ class Phase:
         name: str,
         unit: str,
         total: int | None,
-        count: Callable[[], int] | None,
+        count: Counts | None,
     ) -> None:
         self._what, self._name, self._unit, self._total = what, name, unit, total
         self._count = count
@@ -93,10 +95,12 @@ class Phase:
     def tell(self, *, is_done: bool = False) -> None:
         """Tell where it is. What the listener raises goes on to the caller."""
         self._told = now = time.monotonic()
-        done = self._count() if self._count else self._done
-        if self._total is not None:
-            # What is counted may be written more than once on its way.
-            done = self._total if is_done and self._count is None else min(done, self._total)
+        if self._count is not None:
+            self._done, self._total = self._count()
+        elif is_done and self._total is not None:
+            self._done = self._total
+        # What is counted may be written more than once on its way.
+        done = self._done if self._total is None else min(self._done, self._total)
         self._listener(Progress(self._what, self._name, self._unit, done, self._total, now - self._began))
 
 
@@ -115,7 +119,7 @@ def told_to(listener: Listener | None) -> Iterator[None]:
 
 @contextlib.contextmanager
 def phase(
-    what: str, *, name: str = "", unit: str, total: int | None = None, count: Callable[[], int] | None = None
+    what: str, *, name: str = "", unit: str, total: int | None = None, count: Counts | None = None
 ) -> Iterator[Phase | None]:
     """Begin a phase; give None where nobody listens. It is told at its beginning and at its end, if it gets there."""
     listener = _listener.get()

@@ -39,6 +39,7 @@ __all__ = [
     "size",
     "sync",
     "sync_folder",
+    "tables_of",
     "telling",
     "triggers_of",
     "until",
@@ -231,6 +232,15 @@ def last_status(connection: sqlite3.Connection) -> str | None:
     """Return how the newest attempt in the history ended, None if there is none. Read-only."""
     query = "SELECT CAST(status AS TEXT) FROM vecmigrate_history ORDER BY id DESC LIMIT 1"
     return next(iter(_texts(connection, query)), None)
+
+
+def tables_of(connection: sqlite3.Connection) -> list[str]:
+    """Return the names of all tables. Read-only."""
+    connection.text_factory = lambda text: text.decode(errors="replace")
+    try:
+        return [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+    finally:
+        connection.text_factory = str
 
 
 def triggers_of(connection: sqlite3.Connection, tables: Sequence[str]) -> list[tuple[str, str]]:
