@@ -16,6 +16,7 @@ from sqlalchemy.pool import NullPool
 
 from vecmigrate import soundness, sqlite_driver, sqlite_files, urls
 from vecmigrate.causes import told
+from vecmigrate.compiled import OF_SQLITE
 from vecmigrate.diagnosis import diagnosed, is_writable, widowed
 from vecmigrate.errors import ConfigurationError, DatabaseUnusableError
 from vecmigrate.locks import (
@@ -277,7 +278,10 @@ def engine_of(database: Database, *, timeout: float, read_only: bool, shared: bo
     connect = partial(_connect_sqlite, database, read_only=read_only)
     # Only Alembic shows this URL (current -v); the file is opened by what stands above.
     url = sqlite_url(database.path) if database.path else "sqlite://"
-    engine = quiet(create_engine(url, creator=connect, poolclass=NullPool, hide_parameters=True))
+    compiled = {"compiled_cache": OF_SQLITE}
+    engine = quiet(
+        create_engine(url, creator=connect, poolclass=NullPool, hide_parameters=True, execution_options=compiled)
+    )
     event.listen(engine, "handle_error", let_through)
     if not read_only:
         event.listen(engine, "begin", lambda c: lock_sqlite(str(database), c, timeout))

@@ -1,14 +1,18 @@
 """Whether a step loses rows: those before, against those after and those that are kept aside."""
 
 from collections.abc import Collection, Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Any
 
+from alembic.runtime.migration import MigrationStep
 from sqlalchemy import Connection, and_, column, func, inspect, or_, select, table
 
-from vecmigrate import effects
-from vecmigrate.catalog import column_names, table_names
+from vecmigrate import effects, progress
+from vecmigrate.catalog import column_names, is_sqlite, table_names
 from vecmigrate.schema import OWN_PREFIX, PRESERVED
 from vecmigrate.shapes import Shapes
+from vecmigrate.steps import direction_of, revision_of
 
 __all__ = ["LossGuard", "rows_that_would_go"]
 
@@ -58,6 +62,19 @@ class LossGuard:
     def _count_before(self, names: Collection[str]) -> None:
         self._count(self._before, names)
         self._untouched.difference_update(names)
+
+    def telling(self, step: MigrationStep) -> AbstractContextManager[object]:
+        """Let the progress of a step be told: the rows that are there, and those that it has written so far."""
+        name, count = revision_of(step) or "base", None
+        if is_sqlite(self._connection):
+            driver: Any = self._connection.connection.driver_connection
+            before = driver.total_changes
+            count = lambda: (driver.total_changes - before, self._rows_before())  # noqa: E731
+        return progress.phase(direction_of(step), name=name, unit="rows", total=self._rows_before(), count=count)
+
+    def _rows_before(self) -> int | None:
+        """Return how many rows there were in the tables that the step has written to so far."""
+        return sum(self._before.rows.values()) or None
 
     def end_step(self, elsewhere: Mapping[str, int]) -> dict[str, int]:
         """Return the tables that lost rows since the step began, with how many that nothing kept.

@@ -276,7 +276,7 @@ class Run:
             before = preserved.counts_of(connection, *kept)
             self._begin_step(connection, step)
             self._watch.begin_step(connection, *kept)
-            with triggers.kept(connection, revision_of(step)):
+            with triggers.kept(connection, revision_of(step)), guard.telling(step):
                 yield step
             checks.require_open(transaction, self.database, revision_of(step))
             lost = guard.end_step(context.opts.pop(ELSEWHERE, {}))

@@ -7,6 +7,8 @@ from functools import partial
 from itertools import chain, islice
 from typing import Any
 
+from vecmigrate.progress import tick
+
 __all__ = ["BY_HAND", "Connection", "interruption", "is_of_unknown_sql", "nothing", "passes_over_sql", "result_code"]
 
 _OF_SQL = re.compile(r"malformed database schema \(.*\) - (?!invalid rootpage|orphan index|.*is malformed)", re.DOTALL)
@@ -36,7 +38,7 @@ class Connection(sqlite3.Connection):
     """A connection on which Python runs signal handlers also inside one long statement.
 
     What a handler raises there ends the statement, and SQLite only says that it was interrupted: ask
-    ``interruption`` what is to be raised in its place.
+    ``interruption`` what is to be raised in its place. It also lets the phase under way tell where it is.
     """
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
@@ -181,6 +183,7 @@ def _run_handlers(raised: list[BaseException]) -> Iterator[int]:
         try:
             yield answer
             answer = 0
+            tick()
         except GeneratorExit:
             return
         except BaseException as error:  # noqa: BLE001 - whatever a handler raises is raised again
