@@ -14,7 +14,11 @@ rehearsed on a copy of the schema, without rows, before every run. Its downgrade
   op.return_rows("name", revision=revision). For a new table the other way round.
 - An index: op.create_index, op.drop_index. Rows: op.execute with plain SQL.
 
-docs/writing-revisions.md has an example of each. See that `alembic check` is clean, and enter the revision in the map.
+Triggers of a table that a script makes anew are put back, unless it drops them by name.
+
+docs/writing-revisions.md has an example of each. `vecmigrate new "add tags"` writes the script, its line in the app-version
+map and its test; what another command has written has to be entered in src/vecmigrate/app_versions.toml by hand. Then run
+`vecmigrate check`. Where two branches have taken one number: `vecmigrate new --renumber NNN_slug`.
 """
 
 import sqlalchemy as sa

@@ -35,6 +35,7 @@ from vecmigrate.errors import (
     NotOursError,
     RunFailedError,
 )
+from vecmigrate.plan import Plan
 
 
 @pytest.fixture
@@ -363,7 +364,7 @@ def test_the_version_decides_too_where_a_newer_version_comes_first(
     """While this boot waits for the lock, a newer version migrates the database."""
     planned = migrator.Migrator._upgrade_plan
 
-    def overtaken(self: migrator.Migrator, *arguments: Any, **options: Any) -> migrator.Plan:
+    def overtaken(self: migrator.Migrator, *arguments: Any, **options: Any) -> Plan:
         monkeypatch.undo()
         plan = planned(self, *arguments, **options)
         vecmigrate.upgrade(url(released_file))

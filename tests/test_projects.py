@@ -172,6 +172,24 @@ def test_data_only(walk: Walk) -> None:
     walk.up_down_and_up(lambda path: check([(0,)] == legacy.query(path, query)))
 
 
+def has_language_and_triggers(path: Path) -> None:
+    query = "SELECT count(*) FROM sqlite_master WHERE type = 'trigger' AND tbl_name = 'vector_store_chunks'"
+    assert [(3,)] == legacy.query(path, query)
+    assert "language" in columns(path, "vector_store_chunks")
+
+
+@pytest.mark.parametrize(("door", "start"), [(door, "head") for door in DOORS])
+def test_change_in_a_batch(walk: Walk) -> None:
+    """The triggers of the ladder on a table that a batch makes anew are there afterwards, on both ways."""
+    walk.up_down_and_up(has_language_and_triggers)
+
+
+@pytest.mark.parametrize(("door", "start"), [("import", start) for start in STARTS])
+def test_make_a_table_anew(walk: Walk) -> None:
+    """So are those on a table that a script drops and makes again under its name."""
+    walk.up_down_and_up(has_language_and_triggers)
+
+
 def check(is_true: bool) -> None:  # noqa: FBT001 - an assert that fits into a lambda
     assert is_true
 
@@ -285,3 +303,34 @@ def test_split_a_table_on_postgresql(server: sa.Engine) -> None:
 def test_data_only_on_postgresql(server: sa.Engine) -> None:
     """The same on PostgreSQL."""
     up_down_and_up_on(server)
+
+
+def triggers_on(server: sa.Engine) -> list[tuple[str, str, str]]:
+    query = (
+        "SELECT tgname, pg_get_triggerdef(oid), tgenabled::text FROM pg_trigger WHERE NOT tgisinternal ORDER BY tgname"
+    )
+    with server.connect() as connection:
+        return [(name, sql, state) for name, sql, state in connection.exec_driver_sql(query)]
+
+
+def test_change_in_a_batch_on_postgresql(server: sa.Engine) -> None:
+    """The same on PostgreSQL, where a batch changes the table in its place."""
+    before = triggers_on(server)
+    up_down_and_up_on(server)
+    assert before == triggers_on(server)
+
+
+def test_make_a_table_anew_on_postgresql(server: sa.Engine) -> None:
+    """A trigger of the service too, whatever characters are in it, and a switched off one stays so."""
+    with server.begin() as connection:
+        connection.exec_driver_sql(
+            "CREATE FUNCTION noted() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$"
+        )
+        connection.exec_driver_sql(
+            "CREATE TRIGGER noted AFTER INSERT ON vector_store_chunks FOR EACH ROW "
+            "WHEN (NEW.content LIKE '%%:x') EXECUTE FUNCTION noted()"
+        )
+        connection.exec_driver_sql("ALTER TABLE vector_store_chunks DISABLE TRIGGER noted")
+    before = triggers_on(server)
+    up_down_and_up_on(server)
+    assert before == triggers_on(server)

@@ -1,6 +1,7 @@
 """The backups of one database, and the way back from them."""
 
 import logging
+import os
 import sqlite3
 import time
 import uuid
@@ -16,6 +17,7 @@ from vecmigrate.catalog import has_content
 from vecmigrate.engine import quick_check, reading, translated, writing
 from vecmigrate.errors import AheadError, BackupError, DatabaseUnusableError, NeedsPersonError, VecmigrateError
 from vecmigrate.journal import Report
+from vecmigrate.restore_errors import RestoreErrors
 from vecmigrate.revisions import Revisions
 from vecmigrate.run_end import only_told
 
@@ -119,7 +121,13 @@ class Archive(Access):
             return error.revision
 
     def _rotate(
-        self, database_id: str, known: Revisions, *, keep: int | None = None, stuck: list[str] | None = None
+        self,
+        database_id: str,
+        known: Revisions,
+        *,
+        keep: int | None = None,
+        stuck: list[str] | None = None,
+        dry_run: bool = False,
     ) -> list[str]:
         path = self._file()
         return backups.rotate(
@@ -130,6 +138,7 @@ class Archive(Access):
             head=known.head,
             order=known.ids,
             stuck=stuck,
+            dry_run=dry_run,
         )
 
     def _rotate_if_possible(self, database_id: str, known: Revisions) -> None:
@@ -145,14 +154,16 @@ class Archive(Access):
         chosen = [self.find_backup(name)] if name else self.list_backups()
         return [_verified(each) for each in chosen]
 
-    def prune_backups(self, *, keep: int | None = None) -> list[str]:
-        """Remove all but the newest backups of this database; return the names removed.
+    def prune_backups(self, *, keep: int | None = None, dry_run: bool = False) -> list[str]:
+        """Remove all but the newest backups of this database; return the names removed, with ``dry_run`` only that.
 
         Raises BackupError, after the others are gone, where one could not be removed.
         """
         found = self.list_backups()
         stuck: list[str] = []
-        removed = self._rotate(found[0].database_id, self.revisions(), keep=keep, stuck=stuck) if found else []
+        removed: list[str] = []
+        if found:
+            removed = self._rotate(found[0].database_id, self.revisions(), keep=keep, stuck=stuck, dry_run=dry_run)
         if stuck:
             raise BackupError(
                 f"These old backups could not be removed: {', '.join(stuck)}. Removed: {len(removed)}. "
@@ -180,6 +191,20 @@ class Archive(Access):
                 next_step=f"vecmigrate {self.database.option} backup list",
             )
         return found
+
+    def rehearse_restore(self, backup: manifests.Backup) -> Report:
+        """Return where ``restore`` would lead, once the backup stands every check. Read-only. Raises as that does."""
+        path, known = self._file(), self.revisions()
+        # The manifest may know another path: the database was moved since.
+        backup = replace(backup, database_path=path)
+        bystanders.require_none_in(backup)
+        backups.verify(backup)
+        mine = None if self.database.is_absent() else self._identity()
+        RestoreErrors(
+            path=path, backup=backup, folder=self.backup_folder(), timeout=self.settings.lock_timeout
+        ).refuse_foreign(mine)
+        backups.check_room(os.path.dirname(path), 2 * backup.bytes, database=path)
+        return Report(from_revision=self._readable_revision(known), to_revision=backup.revision)
 
     def restore(self, backup: manifests.Backup) -> Report:
         """Put a verified backup in place of the present state, which is saved first; history survives.

@@ -34,7 +34,7 @@ from vecmigrate.manifests import (
     write,
 )
 from vecmigrate.scratch_files import clean_temporary, scratch
-from vecmigrate.verification import check_size, check_sound, copy_verified, is_verified, revision_in, sha256, verify
+from vecmigrate.verification import check_size, check_sound, copy_verified, hashed, is_verified, revision_in, verify
 
 __all__ = [
     "Backup",
@@ -103,7 +103,7 @@ def create(
             reason=reason,
             database_id=database_id,
             database_path=os.path.realpath(database),
-            sha256=sha256(temporary),
+            sha256=hashed(temporary),
             sequence=max((backup.sequence for backup, _ in manifests(folder) if backup), default=0) + 1,
             journal_mode=sqlite_files.pragma(connection, "journal_mode"),
         )
@@ -283,8 +283,9 @@ def rotate(
     head: str | None,
     order: Sequence[str],
     stuck: list[str] | None = None,
+    dry_run: bool = False,
 ) -> list[str]:
-    """Remove this database's oldest backups beyond *keep* and return their names.
+    """Remove this database's oldest backups beyond *keep* and return their names; only that with *dry_run*.
 
     The newest verified one of each revision below *head* always stays: *order* has the revisions from base
     to head, and None is below them all; one whose revision is unknown leads to none of them. Backups of other
@@ -301,7 +302,7 @@ def rotate(
         of_revision = (backup for backup in backups if backup.revision == revision)
         ways_back.append(next((backup for backup in of_revision if is_verified(backup)), None))
     doomed = [backup for backup in reversed(surplus) if backup not in ways_back]
-    removed = [backup for backup in doomed if is_removed(backup)]
+    removed = [backup for backup in doomed if dry_run or is_removed(backup)]
     if stuck is not None:
         stuck += [backup.path for backup in doomed if backup not in removed]
     return [backup.name for backup in removed]

@@ -18,17 +18,22 @@ from vecmigrate.sqlite_files import triggers_of
 
 __all__ = [
     "Object",
+    "Trigger",
     "any_text",
     "as_text",
     "column_names",
     "database_uuid",
+    "execute_many",
     "has_content",
     "is_sqlite",
+    "is_there",
     "objects",
     "quoted",
     "schema_copy",
     "table_ddl",
     "table_names",
+    "trigger_bodies",
+    "triggers",
     "triggers_on",
     "uses_batch",
 ]
@@ -101,6 +106,63 @@ def objects(connection: Connection) -> list[Object]:
     return tables + [Object("view", name, name, "") for name in inspector.get_view_names()]
 
 
+@dataclass(frozen=True)
+class Trigger:
+    """A trigger, with the SQL that makes it again as it is.
+
+    ``identity`` tells it from one that was made anew; ``function`` is what it calls on PostgreSQL, else empty.
+    """
+
+    identity: object
+    name: str
+    table: str
+    sql: str
+    function: str = ""
+
+
+_POSTGRESQL_TRIGGERS = """
+    SELECT t.oid, t.tgname, c.relname, pg_get_triggerdef(t.oid) || CASE t.tgenabled WHEN 'O' THEN '' ELSE
+        format('; ALTER TABLE %I ', c.relname) || CASE t.tgenabled WHEN 'D' THEN 'DISABLE' WHEN 'R' THEN
+        'ENABLE REPLICA' ELSE 'ENABLE ALWAYS' END || format(' TRIGGER %I', t.tgname) END, t.tgfoid::regprocedure::text
+    FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid
+    WHERE NOT t.tgisinternal AND t.tgparentid = 0 AND pg_table_is_visible(c.oid) ORDER BY t.oid
+"""
+
+
+def triggers(connection: Connection) -> list[Trigger]:
+    """Return all triggers, in the order they were made. Read-only."""
+    if is_sqlite(connection):
+        return [
+            Trigger(each.name, each.name, each.table, each.sql)
+            for each in objects(connection)
+            if each.type == "trigger"
+        ]
+    rows = connection.exec_driver_sql(_POSTGRESQL_TRIGGERS, execution_options={"no_parameters": True})
+    return [Trigger(*row) for row in rows]
+
+
+def is_there(connection: Connection, function: str) -> bool:
+    """Tell whether a function of PostgreSQL, named with its arguments, is there. Read-only."""
+    if not function:
+        return True
+    query = text("SELECT to_regprocedure(:function) IS NOT NULL")
+    return bool(connection.scalar(query, {"function": function}))
+
+
+def trigger_bodies(connection: Connection) -> dict[str, str]:
+    """Return the source of what the triggers of PostgreSQL call, by name. None on SQLite, which knows what it names.
+
+    Read-only.
+    """
+    if is_sqlite(connection):
+        return {}
+    query = text(
+        "SELECT p.proname, p.prosrc FROM pg_proc p JOIN pg_trigger t ON t.tgfoid = p.oid "
+        "WHERE NOT t.tgisinternal AND pg_function_is_visible(p.oid)"
+    )
+    return {row.proname: row.prosrc for row in connection.execute(query)}
+
+
 def triggers_on(connection: Connection, tables: Sequence[str]) -> list[tuple[str, str]]:
     """Return the triggers (and rules of PostgreSQL) on some tables, each with its table. Read-only."""
     if is_sqlite(connection):
@@ -127,6 +189,14 @@ def column_names(connection: Connection, table: str) -> frozenset[str]:
         rows = connection.exec_driver_sql(f"PRAGMA table_xinfo({quoted(table)})")
         return frozenset(row.name.lower() if not row.hidden else f"{row.name} (generated)" for row in rows)
     return frozenset(column["name"] for column in inspect(connection).get_columns(table))
+
+
+def execute_many(connection: Connection, statement: str, rows: Sequence[tuple[Any, ...]]) -> None:
+    """Run a statement, with ``?`` in place of its values, for each row, by the driver itself.
+
+    For short transactions that others wait for: SQLAlchemy takes longer to hand over the values than SQLite to write.
+    """
+    connection.exec_driver_sql(statement if is_sqlite(connection) else statement.replace("?", "%s"), list(rows))
 
 
 def quoted(name: str) -> str:

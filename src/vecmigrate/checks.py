@@ -24,6 +24,7 @@ __all__ = [
     "require_rows_kept",
     "require_stampable",
     "require_untouched",
+    "require_working",
 ]
 
 
@@ -94,6 +95,22 @@ def require_no_problems(connection: Connection, database: Database, pending: Seq
             f"Revisions that would run cannot run on {database} as it is:\n{listed}\nNothing was changed.",
             next_step=f"mend this, then: vecmigrate {database.option} migrate",
         )
+
+
+def require_working(shapes: Shapes, steps: Steps) -> None:
+    """Raise RunFailedError for an upgrade that breaks a trigger or view which the scripts made. Reads nothing.
+
+    Their own run on an empty database tells it, for every database.
+    """
+    for step in steps:
+        new = shapes.at(target_of(step)).broken - shapes.at(origin_of(step)).broken
+        if new and step.is_upgrade and not isinstance(step, StampStep):
+            raise RunFailedError(
+                f"After revision {revision_of(step)} these would not work any more, which the scripts made: "
+                f"{', '.join(sorted(new))}. Nothing was changed.",
+                next_step=f"in the script of {revision_of(step)}, drop each and make it anew, so that it fits "
+                "(docs/writing-revisions.md, Triggers)",
+            )
 
 
 def require_rows_kept(database: Database, step: MigrationStep, lost: Mapping[str, int]) -> None:

@@ -13,6 +13,7 @@ from vecmigrate.errors import NotOursError
 from vecmigrate.locks import end_behind
 from vecmigrate.schema import OWN_PREFIX
 from vecmigrate.shapes import Shapes
+from vecmigrate.triggers import LostTriggerError, broken
 
 __all__ = ["Survey", "rehearse"]
 
@@ -36,7 +37,7 @@ class Survey:
         found = objects(connection)
         dependents = [each for each in found if each.type in {"view", "trigger"} and not _is_own(each, shapes)]
         self.present = frozenset(_named(each) for each in dependents)
-        self.broken = frozenset(_broken(connection, found, dependents))
+        self.broken = frozenset(map(_named, broken(connection, found, dependents)))
         tables = [each for each in found if each.type == "table"]
         self.replaceable = {each.name: each.sql for each in tables if each.name.lower() in shapes.tables}
         for child in tables:
@@ -102,77 +103,36 @@ def _parent_columns(connection: Connection, parent: str, column: str | None, seq
     return tuple(row.name for row in info if row.name.lower() == column.lower())
 
 
-def _broken(connection: Connection, found: Iterable[Object], dependents: Iterable[Object]) -> Iterable[str]:
-    triggers: dict[str, list[Object]] = {}
-    for each in dependents:
-        if each.type == "trigger":
-            # The table is named as the trigger's author wrote it, in any case.
-            triggers.setdefault(each.table.lower(), []).append(each)
-        elif not _compiles(connection, f"SELECT * FROM {quoted(each.name)}"):
-            yield _named(each)
-    for each in found:
-        hanging = triggers.get(each.name.lower(), []) if each.type in {"table", "view"} else []
-        if hanging and not all(_compiles(connection, text) for text in _changes(connection, each.name)):
-            yield from (_named(each) for each in hanging if not _works_alone(connection, each, hanging))
-
-
-def _works_alone(connection: Connection, trigger: Object, hanging: Iterable[Object]) -> bool:
-    """Tell whether a trigger works without the others on its table: one broken trigger breaks them all."""
-    with connection.begin_nested() as savepoint:
-        for other in hanging:
-            if other != trigger:
-                connection.exec_driver_sql(f"DROP TRIGGER {quoted(other.name)}")
-        works = all(_compiles(connection, text) for text in _changes(connection, trigger.table))
-        savepoint.rollback()
-    return works
-
-
-def _changes(connection: Connection, table: str) -> Iterable[str]:
-    """Yield statements that make SQLite compile every trigger on a table."""
-    name = quoted(table)
-    columns = [quoted(row.name) for row in connection.exec_driver_sql(f"PRAGMA table_xinfo({name})") if not row.hidden]
-    yield f"INSERT INTO {name}({columns[0]}) VALUES (NULL)"
-    yield f"UPDATE {name} SET " + ", ".join(f"{column} = NULL" for column in columns)
-    yield f"DELETE FROM {name}"
-
-
-def _compiles(connection: Connection, statement: str) -> bool:
-    try:
-        connection.exec_driver_sql(f"EXPLAIN {statement}").close()
-    except DBAPIError as error:
-        # A view without a trigger for one of the statements is as it should be.
-        return "cannot modify" in str(error.orig)
-    return True
-
-
-def rehearse(connection: Connection, shapes: Shapes, change: Callable[[Connection], None]) -> None:
+def rehearse(connection: Connection, shapes: Shapes, change: Callable[[Connection], None]) -> frozenset[str] | None:
     """Run a change on a copy of the schema, without rows, and stop if it would break a dependent.
 
-    Read-only on the database itself. Raises NotOursError. A change that does not run on empty tables, whatever of the
+    Return the tables that it wrote to there, in lower case, None where it could not be run. Read-only on the database
+    itself. Raises NotOursError. A change that does not run on empty tables, whatever of the
     service is left out, proves nothing here; the survey after the real change decides then, before the commit.
     """
     unknown_sql.require_apart(connection, shapes.tables)
     lacking: dict[Object, str] = {}
     with schema_copy(connection, lacking=lacking) as copy:
         if copy is None:
-            return
+            return None
         before, found = Survey(copy, shapes), objects(copy)
         effects = _effects_of(change, copy)
         if effects is not None:
             faults = [*_lacking(lacking, effects), *_set_off(found, effects, shapes)]
             before.require_unbroken_by(Survey(copy, shapes), others=faults)
-            return
+            return frozenset(effects.tables)
     _refuse([_named(each) for each in _obstacles(connection, shapes, change)])
+    return None
 
 
 def _effects_of(change: Callable[[Connection], None], copy: Connection) -> Effects | None:
-    """Return what a change writes on a copy; None where it does not run."""
+    """Return what a change writes on a copy; None where it does not run. Raises LostTriggerError."""
     handled = sys.exc_info()[1]
     try:
         with watched(copy) as effects:
             change(copy)
     except Exception as error:
-        if end_behind(error, handled=handled) is not None:
+        if isinstance(error, LostTriggerError) or end_behind(error, handled=handled) is not None:
             raise
         # What a script raises on empty tables says nothing of the rows.
         return None

@@ -87,8 +87,7 @@ def _no_merge() -> ConfigurationError:
     return ConfigurationError(
         "The revisions stand in one line, by their numbers, so a script that merges heads has no place in it. "
         "Nothing was written.",
-        next_step="give the later script the next free number (file, revision, Revision ID), name the other one as its "
-        "down_revision, then: alembic heads",
+        next_step="give the script that is not released yet the next free number: vecmigrate new --renumber NNN_slug",
     )
 
 
@@ -150,9 +149,9 @@ def _write(
     allow_data_loss: bool,
 ) -> None:
     require_apart(database, chosen)
-    script = ScriptDirectory.from_config(config)
+    script: ScriptDirectory = context.script
     report = config.attributes.setdefault("vecmigrate_report", Report())
-    known = revisions.load(config)
+    known = config.attributes.get("vecmigrate_revisions") or revisions.load(config)
 
     def heads(connection: Connection) -> tuple[str, ...]:
         # A stamp with --purge counts as starting from base, whatever is there.
@@ -171,6 +170,7 @@ def _write(
         apply=_apply,
         report=report,
         allow_data_loss=allow_data_loss,
+        watch=config.attributes.get("vecmigrate_watch"),
     )
     try:
         run.execute()

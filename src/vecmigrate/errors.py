@@ -42,6 +42,16 @@ class VecmigrateError(Exception):
         self.backup = backup
         self.revision: str | None = None
 
+    def as_dict(self) -> "dict[str, str | int | None]":
+        """Return what is told of it as JSON."""
+        return {
+            "exit_code": self.exit_code,
+            "type": type(self).__name__,
+            "message": self.message,
+            "backup": self.backup,
+            "next": self.next_step,
+        }
+
     def __str__(self) -> str:
         lines = [self.message]
         if self.backup:

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 from alembic import command
@@ -15,27 +15,21 @@ from vecmigrate.errors import AheadError, ConfigurationError, RunFailedError, Ta
 from vecmigrate.journal import Report
 from vecmigrate.overview import Overview
 from vecmigrate.places import require_apart
+from vecmigrate.plan import Plan
 from vecmigrate.revisions import Revision, Revisions
+from vecmigrate.settings import Settings
 from vecmigrate.tools.adopt import Adoption, adopt
+from vecmigrate.tools.rehearsal import Rehearsal, rehearse
+from vecmigrate.watch import Watch
 
-__all__ = ["Migrator", "Plan"]
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a run would do. Revisions are None for base; ``reverted`` are those that ``steps`` then run again."""
-
-    from_revision: str | None
-    to_revision: str | None
-    steps: list[Revision]
-    direction: str
-    backup_folder: str | None
-    note: str | None
-    reverted: list[Revision] = field(default_factory=list)
+__all__ = ["Migrator"]
 
 
 class Migrator(Overview):
     """All operations on one database. Nothing is opened before a method is called."""
+
+    watch: Watch | None = None
+    """Sees each run from inside; for rehearsals."""
 
     def plan_upgrade(self, target: str = "head", *, version: str | None = None, force: bool = False) -> Plan:
         """Return what ``upgrade`` would do: nothing to a compatible database of a newer version. Read-only."""
@@ -141,8 +135,43 @@ class Migrator(Overview):
             self._call(command.downgrade, plan.to_revision or "base", report, vecmigrate_switches=switches)
         return report
 
+    def rehearse_upgrade(
+        self,
+        target: str = "head",
+        *,
+        version: str | None = None,
+        force: bool = False,
+        allow_data_loss: bool = False,
+    ) -> Rehearsal:
+        """Return what ``upgrade`` would come to, from a run on a copy. An error is in the answer. Writes nothing."""
+
+        def run(settings: Settings, watch: Watch) -> Report:
+            return self._apart(settings, watch).upgrade(
+                target, version=version, force=force, allow_data_loss=allow_data_loss
+            )
+
+        return rehearse(self, lambda: self.plan_upgrade(target, version=version, force=force), run)
+
+    def rehearse_rollback(self, target: str, *, allow_data_loss: bool = False) -> Rehearsal:
+        """Return what ``rollback`` would come to, from a run on a copy. An error is in the answer. Writes nothing."""
+
+        def run(settings: Settings, watch: Watch) -> Report:
+            return self._apart(settings, watch).rollback(target, allow_data_loss=allow_data_loss)
+
+        return rehearse(self, lambda: self.plan_rollback(target), run)
+
+    def _apart(self, settings: Settings, watch: Watch) -> "Migrator":
+        apart = Migrator(settings, app_version=self.app_version)
+        apart.watch = watch
+        return apart
+
     def _call(self, call: Any, revision: str, report: Report, **attributes: Any) -> None:
-        attributes |= {"vecmigrate_report": report, "vecmigrate_app_version": self.app_version}
+        attributes |= {
+            "vecmigrate_report": report,
+            "vecmigrate_revisions": self.revisions(),
+            "vecmigrate_app_version": self.app_version,
+            "vecmigrate_watch": self.watch,
+        }
         config = alembic_config(self.settings, **attributes)
         with one_at_a_time:
             try:

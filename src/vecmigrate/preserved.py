@@ -3,12 +3,12 @@
 import json
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, func, inspect, select
+from sqlalchemy import ColumnElement, Connection, and_, func, inspect, or_, select
 
-from vecmigrate.catalog import any_text
+from vecmigrate.catalog import any_text, as_text
 from vecmigrate.schema import PRESERVED
 
-__all__ = ["added", "counts", "counts_of", "rows"]
+__all__ = ["added", "counts", "counts_of", "reasons_of", "rows"]
 
 
 def counts(connection: Connection, *where: ColumnElement[bool]) -> tuple[int, int]:
@@ -19,12 +19,27 @@ def counts(connection: Connection, *where: ColumnElement[bool]) -> tuple[int, in
     """
     if not inspect(connection).has_table(PRESERVED.name):
         return 0, 0
-    is_converted = and_(
-        PRESERVED.c.landed == 1, PRESERVED.c.treatment == "restore", PRESERVED.c.row != PRESERVED.c.converted
-    )
-    converted, set_aside = func.count().filter(is_converted), func.count().filter(PRESERVED.c.landed == 0)
+    converted, set_aside = func.count().filter(_is_converted()), func.count().filter(PRESERVED.c.landed == 0)
     found = connection.execute(select(converted, set_aside).select_from(PRESERVED).where(*where)).one()
     return found[0], found[1]
+
+
+def _is_converted() -> ColumnElement[bool]:
+    is_other = PRESERVED.c.row != PRESERVED.c.converted
+    return and_(PRESERVED.c.landed == 1, PRESERVED.c.treatment == "restore", is_other)
+
+
+def reasons_of(connection: Connection, revision: str | None, direction: str) -> dict[str, int]:
+    """Return why a revision keeps rows, in a direction, as converted or set aside, each with how many. Read-only."""
+    if not inspect(connection).has_table(PRESERVED.name):
+        return {}
+    query = select(PRESERVED.c.reason, func.count()).where(
+        PRESERVED.c.revision == revision,
+        PRESERVED.c.direction == direction,
+        or_(_is_converted(), PRESERVED.c.landed == 0),
+    )
+    found = connection.execute(query.group_by(PRESERVED.c.reason))
+    return {as_text(reason): count for reason, count in found}
 
 
 def counts_of(connection: Connection, revision: str | None, direction: str) -> tuple[int, int]:

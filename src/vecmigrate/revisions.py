@@ -20,10 +20,7 @@ from vecmigrate.scripts_folder import script_location
 __all__ = ["Revision", "Revisions", "load"]
 
 _CORRECT = "correct the revision scripts; each names the one before it in down_revision"
-_RENUMBER = (
-    "give the script that was not released yet the next free number: in its name, in revision, and in down_revision "
-    "the number before it"
-)
+_RENUMBER = "of the one that is not released yet: vecmigrate new --renumber {}"
 _NUMBER = re.compile(r"\d{1,18}")
 _RELATIVE = re.compile(r"[+-]\d{1,18}")
 """No revision has a longer number, and Python refuses to read one of thousands of digits."""
@@ -143,7 +140,9 @@ def load(config: Config) -> Revisions:
     location = config.get_main_option("script_location") or ""
     _require_complete(location)
     if twins := _twins(os.path.join(location, "versions")):
-        raise _malformed(location, f"{' and '.join(twins)} have one number", step=_RENUMBER)
+        raise _malformed(
+            location, f"{' and '.join(twins)} have one number", step=_RENUMBER.format(os.path.splitext(twins[-1])[0])
+        )
     try:
         script = ScriptDirectory.from_config(config)
         with warnings.catch_warnings():
@@ -155,7 +154,9 @@ def load(config: Config) -> Revisions:
         raise _malformed(location, _fault(error, location)) from error
     heads = [os.path.basename(each.path) for each in scripts if each.is_head]
     if len(heads) != 1:
-        raise _malformed(location, f"there are {len(heads)} heads: {', '.join(heads)}" if heads else "there is none")
+        why = f"there are {len(heads)} heads: {', '.join(heads)}" if heads else "there is none"
+        step = _RENUMBER.format(os.path.splitext(heads[-1])[0]) if heads else _CORRECT
+        raise _malformed(location, why, step=step)
     versions = app_versions.load(revisions=[each.revision for each in scripts])
     by_revision: Mapping[str, app_versions.AppVersion] = {each.revision: each for each in versions.entries}
     return Revisions(tuple(_revision(each, by_revision.get(each.revision)) for each in scripts), versions)

@@ -8,7 +8,7 @@ from alembic.runtime.migration import MigrationContext, MigrationStep, StampStep
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection
 
-from vecmigrate import adoption, bystanders, checks, edited_scripts, history, meta, preserved, records
+from vecmigrate import adoption, bystanders, checks, edited_scripts, history, meta, preserved, records, triggers
 from vecmigrate.catalog import has_content
 from vecmigrate.causes import described
 from vecmigrate.dependents import Survey, rehearse
@@ -37,6 +37,7 @@ from vecmigrate.schema import tool_metadata
 from vecmigrate.settings import Settings
 from vecmigrate.shapes import Shapes
 from vecmigrate.steps import Steps, direction_of, origin_of, revision_of, run_scripts, script_of, target_of
+from vecmigrate.watch import RehearsedError, Watch
 
 __all__ = ["Run"]
 
@@ -66,6 +67,7 @@ class Run:
         apply: Callable[[Connection, Callable[[object, MigrationContext], Iterator[MigrationStep]]], None],
         report: Report,
         allow_data_loss: bool = False,
+        watch: Watch | None = None,
     ) -> None:
         self.database = database
         self.settings = settings
@@ -76,10 +78,12 @@ class Run:
         self._plan = plan
         self._apply = apply
         self._allow_data_loss = allow_data_loss
+        self._watch = watch or Watch()
         self._journal = Journal(report, revisions)
         self._database_id = ""
         self._steps: Steps = ()
         self._shapes = Shapes(script, None)
+        self._written: frozenset[str] | None = None
         self._begun = self._changing = self._is_complete = self._has_new_backup = False
 
     def execute(self) -> None:
@@ -117,6 +121,8 @@ class Run:
             self._begun = self._changing = self._is_complete = False
             self._journal.begin_anew()
             return False
+        except RehearsedError:
+            return True
         except Exception as error:
             let_go(error)
             if not self._is_complete or not is_committed(self.database, self.settings, self._journal.run_id, error):
@@ -175,6 +181,7 @@ class Run:
         self._database_id = identity_for(connection, self.database, self.settings, self.report)
         self._begun = True
         self._write_marker()
+        self._watch.begin(connection, self._shapes)
         self.report.backup, self._has_new_backup = self._back_up(connection)
         self._write_marker()
         return True
@@ -187,6 +194,7 @@ class Run:
         pending = [script for step in self._steps if step.is_upgrade and (script := script_of(step))]
         adoption.require_known_shapes(connection, self._shapes, self.report.from_revision, pending)
         checks.require_no_problems(connection, self.database, pending)
+        checks.require_working(self._shapes, self._steps)
         if not self._allow_data_loss:
             checks.require_no_edited(connection, self.database, self.revisions, self._steps)
             checks.require_base_is_empty(connection, self.database, self._shapes, self._steps)
@@ -200,7 +208,7 @@ class Run:
             meta.write(copy, meta.read(connection))
             run_scripts(copy, self._script, self._steps, before=lambda step: self._adopt(copy, step))
 
-        rehearse(connection, self._shapes, change)
+        self._written = rehearse(connection, self._shapes, change)
 
     def _back_up(self, connection: Connection) -> tuple[str | None, bool]:
         if self.database.path is None and self.database.is_sqlite:
@@ -215,6 +223,7 @@ class Run:
             revision=self.report.from_revision,
             app_version=self.revisions.app_version(self.report.from_revision),
             direction=self._journal.direction,
+            written=self._written,
         )
 
     def _write_marker(self) -> None:
@@ -241,15 +250,12 @@ class Run:
         newest = self.revisions.get(self.report.to_revision)
         if newest is None:
             adoption.forget(connection)
-        meta.write(
-            connection,
-            {
-                "app_version": self.revisions.app_version(self.report.to_revision),
-                "compatible_from": newest.compatible_from if newest else None,
-            },
-        )
+        app_version = self.revisions.app_version(self.report.to_revision)
+        compatible_from = newest.compatible_from if newest else None
+        meta.write(connection, {"app_version": app_version, "compatible_from": compatible_from})
         history.add(connection, self._journal.attempts)
         require_at(connection, self.report.to_revision, database=str(self.database))
+        self._watch.end(connection)
 
     def _adopt(self, connection: Connection, step: MigrationStep) -> None:
         """Keep what a script finds of the tables that it adopts."""
@@ -265,16 +271,20 @@ class Run:
         guard = LossGuard(connection, self._shapes)
         for step in self._steps:
             self._journal.begin_step()
+            guard.begin_step()
             kept = revision_of(step), direction_of(step)
             before = preserved.counts_of(connection, *kept)
             self._begin_step(connection, step)
-            yield step
+            self._watch.begin_step(connection, *kept)
+            with triggers.kept(connection, revision_of(step)), guard.telling(step):
+                yield step
             checks.require_open(transaction, self.database, revision_of(step))
             lost = guard.end_step(context.opts.pop(ELSEWHERE, {}))
             if not self._allow_data_loss:
                 checks.require_rows_kept(self.database, step, lost)
             converted, set_aside = preserved.added(before, preserved.counts_of(connection, *kept))
             self._journal.end_step(step, converted=converted, set_aside=set_aside, notes=context.opts.pop(NOTES, ()))
+            self._watch.end_step(connection, self._journal.attempts[-1])
 
     def _begin_step(self, connection: Connection, step: MigrationStep) -> None:
         script = script_of(step) if step.is_upgrade else None
@@ -316,6 +326,8 @@ class Run:
 
     def _record(self, attempts: Sequence[history.Attempt], *, wait: float) -> str:
         """Record how the run ended; return a note for the user if that failed too."""
+        if self._watch.is_rolled_back:
+            return ""
         marker = self._journal.marker(self._database_id)
         is_recorded = records.record_end(self.database, self.settings, marker, attempts, wait=wait)
         return "" if is_recorded else " The failure could not be recorded; the next run does it."

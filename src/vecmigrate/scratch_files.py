@@ -9,12 +9,12 @@ import secrets
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from vecmigrate import sqlite_files
+from vecmigrate import scratch_folders, sqlite_files
 from vecmigrate.causes import described
 from vecmigrate.errors import BackupError
 from vecmigrate.manifests import command
 
-__all__ = ["clean_temporary", "scratch", "temporary"]
+__all__ = ["clean_temporary", "clean_temporary_folders", "scratch", "scratch_folder", "temporary"]
 
 _LONGEST = 512
 """The longest path that SQLite opens: https://sqlite.org/src/file/src/os_unix.c, MAX_PATHNAME."""
@@ -40,6 +40,19 @@ def scratch(folder: str, database_id: str, database: str, *, is_private: bool = 
     finally:
         for suffix in ("", *sqlite_files.SIDECARS):
             _remove(path + suffix)
+
+
+@contextlib.contextmanager
+def scratch_folder(folder: str, database: str) -> Iterator[str]:
+    """Give the path of a new private folder in *folder*, which goes at the end, with all in it.
+
+    It needs no migration lock: as long as its process lives nobody takes it for that of a killed one. Raises OSError,
+    and BackupError for a path that SQLite would not open.
+    """
+    path = str(Path(folder).absolute() / f".{_place(database)}{'0' * 8}{scratch_folders.SUFFIX}")
+    _require_short(os.path.join(path, "copy.sqlite3"), folder, database)
+    with scratch_folders.opened(folder, _place(database)) as made:
+        yield made
 
 
 def _remove(path: str) -> None:
@@ -74,12 +87,18 @@ def clean_temporary(folder: str, database: str, *, but: str = "") -> None:
 
     Call it while holding the migration lock. A restore that still waits for that makes its copy anew.
     """
+    clean_temporary_folders(folder, database)
     names = _present(folder) - {Path(but + suffix).name for suffix in ("", *sqlite_files.SIDECARS)}
     data = {name for name in names if _NAME_OF_BACKUP.fullmatch(name)} - {os.path.basename(database)}
     unlisted = [Path(folder, name) for name in data if f"{name.removesuffix(sqlite_files.SUFFIX)}.json" not in names]
     for name in filter(_pattern(database).fullmatch, names):
         with contextlib.suppress(OSError):
             _remove_leftover(Path(folder, name), unlisted)
+
+
+def clean_temporary_folders(folder: str, database: str) -> None:
+    """Remove the folders of rehearsals that were killed. It needs no lock."""
+    scratch_folders.clean(folder, _place(database))
 
 
 def _pattern(database: str) -> re.Pattern[str]:
@@ -95,8 +114,12 @@ def _present(folder: str) -> frozenset[str]:
 
 
 def temporary(folder: str, database: str) -> list[str]:
-    """Return the temporary files of this database in *folder*, also of a run that still goes on. Read-only."""
-    return [os.path.join(folder, name) for name in sorted(filter(_pattern(database).fullmatch, _present(folder)))]
+    """Return the temporary files of this database in *folder*, also of a run that still goes on. Read-only.
+
+    Of folders of rehearsals only those are among them whose process is gone.
+    """
+    files = [os.path.join(folder, name) for name in sorted(filter(_pattern(database).fullmatch, _present(folder)))]
+    return files + scratch_folders.dead(folder, _place(database))
 
 
 def _remove_leftover(temporary: Path, unlisted: Sequence[Path]) -> None:

@@ -12,6 +12,7 @@ from alembic.runtime.migration import MigrationContext, MigrationStep, StampStep
 from alembic.script import Script, ScriptDirectory
 from sqlalchemy import Connection
 
+from vecmigrate import triggers
 from vecmigrate.locks import ends_process
 
 __all__ = ["Steps", "direction_of", "origin_of", "revision_of", "run_scripts", "script_of", "target_of", "unannounced"]
@@ -75,7 +76,8 @@ def run_scripts(
             if before is not None:
                 before(step)
             try:
-                step.migration_fn()
+                with triggers.kept(connection, revision_of(step)):
+                    step.migration_fn()
             except SystemExit as error:
                 if ends_process(error):
                     raise

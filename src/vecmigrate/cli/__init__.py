@@ -3,15 +3,12 @@
 import contextlib
 import io
 import sys
-import traceback
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import click
 
-from vecmigrate.causes import told
 from vecmigrate.cli import adopting, authoring, backup, changing, diagnosing, embedding, reading
-from vecmigrate.cli.output import echo, print_json
+from vecmigrate.cli.output import complain, echo, print_json
 from vecmigrate.cli.root import cli
 from vecmigrate.errors import InterruptedRunError, VecmigrateError
 from vecmigrate.redaction import redacted
@@ -65,10 +62,8 @@ def _unexpected(error: Exception) -> VecmigrateError:
 
 
 def _explain(error: VecmigrateError, arguments: Sequence[str]) -> int:
-    if _wants(arguments, "v", "--verbose"):
-        _complain("".join(traceback.format_exception(told(error))))
-    _complain(f"Error: {error}")
-    _print_error(arguments, error, type(error).__name__, error.message, error.next_step, backup=error.backup)
+    complain(error, verbose=_wants(arguments, "v", "--verbose"))
+    _print_error(arguments, error.as_dict())
     return error.exit_code
 
 
@@ -77,13 +72,10 @@ def _complain(text: str) -> None:
         echo(text, err=True)
 
 
-def _print_error(
-    arguments: Sequence[str], error: Any, kind: str, message: str, next_step: str, *, backup: str | None = None
-) -> None:
+def _print_error(arguments: Sequence[str], described: Mapping[str, object]) -> None:
     """Print the document of an error, if ``--json`` asks for one."""
     if "--json" not in arguments:
         return
-    described = {"exit_code": error.exit_code, "type": kind, "message": message, "backup": backup, "next": next_step}
     with contextlib.suppress(VecmigrateError):
         print_json({"error": described})
 
@@ -103,7 +95,8 @@ def _explain_usage(error: click.ClickException, arguments: Sequence[str]) -> int
         _complain(f"Next: {place}")
     context = getattr(error, "ctx", None)
     next_step = place or f"{context.command_path if context else 'vecmigrate'} --help"
-    _print_error(arguments, error, "UsageError", redacted(error.format_message()), next_step)
+    described = {"exit_code": error.exit_code, "type": "UsageError", "message": redacted(error.format_message())}
+    _print_error(arguments, described | {"backup": None, "next": next_step})
     return error.exit_code
 
 

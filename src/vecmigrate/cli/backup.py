@@ -98,12 +98,15 @@ def backup_verify(context: Context, out: Output, *, name: str | None) -> int:
 
 @command(backup, "prune")
 @click.option("--keep", type=click.IntRange(min=1), help="How many to keep (default: keep_backups).")
-def backup_prune(context: Context, out: Output, *, keep: int | None) -> None:
+@click.option("--dry-run", is_flag=True, help="Tell what would be removed, and remove nothing.")
+def backup_prune(context: Context, out: Output, *, keep: int | None, dry_run: bool) -> None:
     """Remove all but the newest backups; never the last verified one of a revision below head.
 
     \b
     Example:
       vecmigrate --db-path sessions.sqlite3 backup prune --keep 3
     """
-    removed = context.migrator().prune_backups(keep=keep)
-    out.answer({"removed": removed}, [f"Removed: {name}" for name in removed] or ["Nothing to remove."])
+    removed = context.migrator().prune_backups(keep=keep, dry_run=dry_run)
+    document = {"dry_run": True, "removed": removed} if dry_run else {"removed": removed}
+    verb = "Would remove" if dry_run else "Removed"
+    out.answer(document, [f"{verb}: {name}" for name in removed] or ["Nothing to remove."])

@@ -5,9 +5,12 @@ from typing import Any
 import click
 
 from vecmigrate.cli.output import Context, Output, command
+from vecmigrate.cli.rehearsing import say_where, show_rehearsal
 from vecmigrate.cli.root import cli
 from vecmigrate.journal import Report
-from vecmigrate.migrator import Migrator, Plan
+from vecmigrate.manifests import Backup
+from vecmigrate.migrator import Migrator
+from vecmigrate.shell import quoted
 
 __all__ = ["migrate", "restore", "rollback"]
 
@@ -18,7 +21,7 @@ _NEWEST = "\0"
 @command(cli)
 @click.option("--target", help="head (the default), a revision number, +N, or an app version.")
 @click.option("--version", help="The app version whose schema is wanted.")
-@click.option("--dry-run", is_flag=True, help="Print the plan and write nothing.")
+@click.option("--dry-run", is_flag=True, help="Run it on a copy, tell what came of it, and change nothing.")
 @click.option("--force", is_flag=True, help="Run the target's revision again.")
 @click.option("--no-backup", is_flag=True, help="Make no backup first.")
 @click.option("--yes", is_flag=True, help="Allow revisions to lose rows that nothing keeps.")
@@ -32,7 +35,7 @@ def migrate(
     force: bool,
     no_backup: bool,
     yes: bool,
-) -> None:
+) -> int:
     """Upgrade the database; it is backed up first, and changed in one transaction.
 
     \b
@@ -45,17 +48,26 @@ def migrate(
     migrator = context.migrator(backup="never" if no_backup else None)
     target = "head" if target is None else target
     if dry_run:
-        _show_plan(out, migrator.plan_upgrade(target, version=version, force=force), "applied")
-        return
+        say_where(out, migrator)
+        found = migrator.rehearse_upgrade(target, version=version, force=force, allow_data_loss=yes)
+        named = ["--version", version] if version is not None else ["--target", target]
+        switches = {"--force": force, "--no-backup": no_backup, "--yes": yes}
+        words = [
+            "migrate",
+            *(named if named[1] != "head" else []),
+            *(each for each, given in switches.items() if given),
+        ]
+        return show_rehearsal(out, found, _command(out, migrator, *words))
     _show_report(out, migrator, migrator.upgrade(target, version=version, force=force, allow_data_loss=yes))
+    return 0
 
 
 @command(cli)
 @click.option("--to-version", "target", required=True, help="base, a revision number, -N, or an app version.")
 @click.option("--from-backup", is_flag=False, flag_value=_NEWEST, help="Restore a backup: the newest fitting, or NAME.")
-@click.option("--dry-run", is_flag=True, help="Print the plan and write nothing.")
+@click.option("--dry-run", is_flag=True, help="Run it on a copy, tell what came of it, and change nothing.")
 @click.option("--yes", is_flag=True, help="Allow to lose rows that nothing keeps.")
-def rollback(context: Context, out: Output, *, target: str, from_backup: str | None, dry_run: bool, yes: bool) -> None:
+def rollback(context: Context, out: Output, *, target: str, from_backup: str | None, dry_run: bool, yes: bool) -> int:
     """Go back to an older revision, by its downgrade script or from a backup.
 
     \b
@@ -70,35 +82,21 @@ def rollback(context: Context, out: Output, *, target: str, from_backup: str | N
     if from_backup is not None:
         chosen = migrator.backup_of(target, name=None if from_backup == _NEWEST else from_backup)
         if dry_run:
-            out.answer({"backup": chosen.as_dict(verified=True)}, [f"Would restore {chosen.path}"])
-            return
+            _show_restorable(out, migrator, chosen)
+            return 0
         _show_restored(out, migrator.restore(chosen), chosen.name)
     elif dry_run:
-        _show_plan(out, migrator.plan_rollback(target), "reverted")
+        say_where(out, migrator)
+        words = ["--to-version", target, *(["--yes"] if yes else [])]
+        found = migrator.rehearse_rollback(target, allow_data_loss=yes)
+        return show_rehearsal(out, found, _command(out, migrator, "rollback", *words))
     else:
         _show_report(out, migrator, migrator.rollback(target, allow_data_loss=yes))
+    return 0
 
 
-def _show_plan(out: Output, plan: Plan, verb: str) -> None:
-    steps = [step.id for step in plan.steps]
-    document = {
-        "dry_run": True,
-        "from": plan.from_revision,
-        "to": plan.to_revision,
-        verb: steps,
-        **({"reverted": [step.id for step in plan.reverted]} if plan.reverted else {}),
-        "backup": None,
-        "backup_folder": plan.backup_folder,
-    }
-    if plan.note:
-        out.say(plan.note)
-    lines = [f"Would {plan.direction} from {plan.from_revision or 'base'} to {plan.to_revision or 'base'}:"]
-    if plan.reverted:
-        lines = [f"Would run again, back to {plan.to_revision}:"]
-        lines += [f"  {step.id} {step.name} (down)" for step in plan.reverted]
-    lines += [f"  {step.id} {step.name}{' (up)' if plan.reverted else ''}" for step in plan.steps]
-    lines += [f"A backup would go into {plan.backup_folder}"] if plan.backup_folder else []
-    out.answer(document, lines if steps else ["Nothing to do."])
+def _command(out: Output, migrator: Migrator, *words: str) -> str:
+    return out.pasteable(" ".join(["vecmigrate", migrator.database.option, *map(quoted, words)]))
 
 
 def _report_document(report: Report) -> dict[str, Any]:
@@ -145,7 +143,8 @@ def _show_report(out: Output, migrator: Migrator, report: Report) -> None:
 
 @command(cli)
 @click.argument("name")
-def restore(context: Context, out: Output, *, name: str) -> None:
+@click.option("--dry-run", is_flag=True, help="Check the backup, tell where it leads, and change nothing.")
+def restore(context: Context, out: Output, *, name: str, dry_run: bool) -> None:
     """Put a backup in place of the present state, which is saved first.
 
     \b
@@ -153,7 +152,29 @@ def restore(context: Context, out: Output, *, name: str) -> None:
       vecmigrate --db-path sessions.sqlite3 restore sessions-20260131T103000.000000Z-000
     """
     migrator = context.migrator()
-    _show_restored(out, migrator.restore(migrator.find_backup(name)), name)
+    chosen = migrator.find_backup(name)
+    if dry_run:
+        _show_restorable(out, migrator, chosen)
+        return
+    _show_restored(out, migrator.restore(chosen), name)
+
+
+def _show_restorable(out: Output, migrator: Migrator, chosen: Backup) -> None:
+    found = migrator.rehearse_restore(chosen)
+    document = {
+        "dry_run": True,
+        "ok": True,
+        "from": found.from_revision,
+        "to": found.to_revision,
+        "backup": chosen.as_dict(verified=True),
+        "backup_folder": migrator.backup_folder(),
+    }
+    way = f"from {found.from_revision or 'base'} to {found.to_revision or 'base'}"
+    lines = [
+        f"Would restore {chosen.path}, which is sound: {way}.",
+        f"The present state would be saved in {migrator.backup_folder()}",
+    ]
+    out.answer(document, lines)
 
 
 def _show_restored(out: Output, report: Report, name: str) -> None:

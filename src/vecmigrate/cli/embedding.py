@@ -1,7 +1,6 @@
 """Commands about embedding models: reembed, and those under ``embeddings``."""
 
-import sys
-import time
+from contextlib import suppress
 from dataclasses import asdict
 
 import click
@@ -9,17 +8,15 @@ import click
 from vecmigrate.cli.output import Context, Output, command, echo, table
 from vecmigrate.cli.root import cli
 from vecmigrate.embedding import inventory
+from vecmigrate.embedding.reembed import missing
 from vecmigrate.embedding.reembed import reembed as run
-from vecmigrate.embedding.worker import Progress
-from vecmigrate.errors import InterruptedRunError
+from vecmigrate.embedding.worker import Reembedding
+from vecmigrate.errors import InterruptedRunError, VecmigrateError
 from vecmigrate.signals import exit_code, finishing
 
 __all__ = ["embeddings", "reembed"]
 
 _MOST_TEXTS = 10_000
-_SECONDS_OF_A_LINE = 5.0
-_SECONDS_OF_A_BAR = 0.1
-_BAR = 24
 
 
 @command(cli)
@@ -32,6 +29,7 @@ _BAR = 24
 @click.option("--dimensions", type=click.IntRange(1), help="Record these of a model that has no vector yet.")
 @click.option("--limit", type=click.IntRange(1), help="End after so many vectors.")
 @click.option("--no-swap", is_flag=True, help="Do not make the model the active one when none is missing.")
+@click.option("--dry-run", is_flag=True, help="Tell what is missing, and change nothing.")
 def reembed(
     context: Context,
     out: Output,
@@ -41,6 +39,7 @@ def reembed(
     dimensions: int | None,
     limit: int | None,
     no_swap: bool,
+    dry_run: bool,
 ) -> None:
     """Make the vectors that are missing, beside the service, and swap the models when none is.
 
@@ -50,8 +49,10 @@ def reembed(
     Example:
       vecmigrate --db-path sessions.sqlite3 reembed --embedder my_embedder:embed
     """
-    shown = _Shown(context)
-    with finishing() as received:
+    if dry_run:
+        _show_missing(out, missing(context.migrator(), dimensions=dimensions), limit=limit)
+        return
+    with finishing(lambda: _say_stopping(out)) as received:
         done = run(
             context.migrator(),
             embedder,
@@ -59,10 +60,9 @@ def reembed(
             dimensions=dimensions,
             swap=not no_swap,
             limit=limit,
-            on_progress=shown.show,
+            on_progress=out.shown.show,
             should_stop=lambda: bool(received),
         )
-    shown.end()
     if received:
         raise _stopped(received, done.embedded, done.remaining)
     lines = [
@@ -75,6 +75,20 @@ def reembed(
     out.answer(asdict(done) | {"duration_seconds": round(done.duration_seconds, 6)}, lines)
 
 
+def _show_missing(out: Output, found: Reembedding, *, limit: int | None) -> None:
+    wanted = found.remaining if limit is None else min(limit, found.remaining)
+    lines = [f"Would make {wanted:,} of the {found.remaining:,} vectors of {found.model} that are missing."]
+    document = asdict(found) | {"dry_run": True, "duration_seconds": round(found.duration_seconds, 6)}
+    out.answer(document, lines)
+
+
+def _say_stopping(out: Output) -> None:
+    # The signal may have come in the middle of a line to the same stream, which takes no other then.
+    with suppress(RuntimeError, OSError, VecmigrateError):
+        out.shown.end()
+        echo("Stopping after the batch in flight; once more to stop at once.", err=True)
+
+
 def _stopped(received: list[int], embedded: int, remaining: int) -> InterruptedRunError:
     error = InterruptedRunError(
         f"Stopped by a signal after the batch in flight. {embedded} vectors made are kept; {remaining} are missing.",
@@ -82,51 +96,6 @@ def _stopped(received: list[int], embedded: int, remaining: int) -> InterruptedR
     )
     error.exit_code = exit_code(received)
     return error
-
-
-class _Shown:
-    """Progress on stderr: a bar on a terminal, a line every few seconds elsewhere, nothing with ``--quiet``."""
-
-    def __init__(self, context: Context) -> None:
-        self._is_quiet = context.verbosity < 0
-        self._is_terminal = sys.stderr.isatty()
-        self._at = time.monotonic()
-        self._is_open = False
-
-    def show(self, progress: Progress) -> None:
-        now = time.monotonic()
-        pause = _SECONDS_OF_A_BAR if self._is_terminal else _SECONDS_OF_A_LINE
-        if self._is_quiet or now - self._at < pause:
-            return
-        self._at = now
-        line = _line(progress)
-        if self._is_terminal:
-            click.echo(f"\r{_bar(progress)} {line}\033[K", nl=False, err=True)
-            self._is_open = True
-        else:
-            echo(line, err=True)
-
-    def end(self) -> None:
-        if self._is_open:
-            click.echo("", err=True)
-
-
-def _line(progress: Progress) -> str:
-    rate = progress.embedded / max(progress.duration_seconds, 1e-9)
-    left = f", {_time(progress.remaining / rate)} left" if rate else ""
-    return f"{progress.embedded:,} made, {progress.remaining:,} missing, {rate:,.1f} a second{left}"
-
-
-def _bar(progress: Progress) -> str:
-    total = progress.embedded + progress.remaining
-    full = _BAR * progress.embedded // total if total else _BAR
-    return f"[{'#' * full}{'.' * (_BAR - full)}]"
-
-
-def _time(seconds: float) -> str:
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
 
 
 @cli.group()
@@ -170,13 +139,19 @@ def embeddings_activate(context: Context, out: Output, *, model: str) -> None:
 @command(embeddings, "purge")
 @click.argument("model", required=False)
 @click.option("--yes", is_flag=True, help="Confirm it.")
-def embeddings_purge(context: Context, out: Output, *, model: str | None, yes: bool) -> None:
+@click.option("--dry-run", is_flag=True, help="Tell what would be dropped, and change nothing.")
+def embeddings_purge(context: Context, out: Output, *, model: str | None, yes: bool, dry_run: bool) -> None:
     """Drop the vectors of retired models, or of one. To go back to it, they have to be made anew.
 
     \b
     Example:
       vecmigrate --db-path sessions.sqlite3 embeddings purge --yes
     """
+    if dry_run:
+        found = inventory.purgeable(context.migrator(), model)
+        lines = [f"Would drop {count:,} vectors of {name}." for name, count in found.items()]
+        out.answer({"dry_run": True, "purged": found}, lines or ["No model is retired."])
+        return
     if not yes:
         raise click.UsageError("purge drops vectors for good; confirm with --yes.")
     purged = inventory.purge(context.migrator(), model)

@@ -12,7 +12,7 @@ from vecmigrate.engine import reading
 from vecmigrate.errors import ModelError
 from vecmigrate.turns import Turns
 
-__all__ = ["activate", "listing", "purge"]
+__all__ = ["activate", "listing", "purge", "purgeable"]
 
 _BATCH = 1000
 _FLOAT_BYTES = 4
@@ -64,6 +64,18 @@ def activate(access: Access, name: str) -> None:
         f"{missing} chunks have no vector of {name}, and a search would not find them. Nothing was changed.",
         next_step=f"vecmigrate {option} reembed --embedder EMBEDDER, which gives them one and then activates it",
     )
+
+
+def purgeable(access: Access, name: str | None = None) -> dict[str, int]:
+    """Return how many vectors ``purge`` would drop, by model. Read-only. Raises ModelError as that does."""
+    access.current(access.revisions())
+    with reading(access.database, timeout=access.settings.lock_timeout) as connection:
+        _require_tables(access, connection)
+        retired = [model.name for model in models.models(connection) if model.state == "retired"]
+        chosen = [name] if name is not None else retired
+        for each in chosen:
+            models.require_retired(connection, each)
+        return {each: models.count_of_vectors(connection, each) for each in chosen}
 
 
 def purge(

@@ -27,6 +27,7 @@ __all__ = [
     "purge_range",
     "record_dimensions",
     "remaining",
+    "require_retired",
     "target",
 ]
 
@@ -133,11 +134,8 @@ def activate(connection: Connection, name: str) -> bool:
     return True
 
 
-def purge_range(connection: Connection, model: str, after: str | None, limit: int) -> tuple[int, str | None]:
-    """Delete so many vectors of a retired model, after a chunk id in the order of the key. Writes.
-
-    Return how many, and the last id, None at the end. Raises ModelError for a model that is not retired.
-    """
+def require_retired(connection: Connection, model: str) -> None:
+    """Raise ModelError for a model whose vectors are not to be dropped. Read-only."""
     found = find(connection, model)
     if found is None or found.state != "retired":
         what = f"is {found.state}" if found else "is not there"
@@ -145,6 +143,14 @@ def purge_range(connection: Connection, model: str, after: str | None, limit: in
             f"The embedding model {model} {what}, and only vectors of retired models are dropped.",
             next_step="vecmigrate embeddings list, with the options that name the database",
         )
+
+
+def purge_range(connection: Connection, model: str, after: str | None, limit: int) -> tuple[int, str | None]:
+    """Delete so many vectors of a retired model, after a chunk id in the order of the key. Writes.
+
+    Return how many, and the last id, None at the end. Raises ModelError for a model that is not retired.
+    """
+    require_retired(connection, model)
     mine: ColumnElement[bool] = EMBEDDINGS.c.model == model
     if after is not None:
         mine &= EMBEDDINGS.c.chunk_id > after

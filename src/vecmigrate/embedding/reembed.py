@@ -4,11 +4,28 @@ from collections.abc import Callable
 
 from vecmigrate.access import Access
 from vecmigrate.embedding.embedders import Embedder
-from vecmigrate.embedding.worker import Progress, Reembedding, Worker
+from vecmigrate.embedding.worker import Reembedding, Worker
 from vecmigrate.errors import DatabaseUnusableError, LockTimeoutError, VecmigrateError
+from vecmigrate.progress import Progress
 from vecmigrate.turns import Turns
 
-__all__ = ["reembed"]
+__all__ = ["missing", "reembed"]
+
+
+def missing(access: Access, *, dimensions: int | None = None) -> Reembedding:
+    """Return what ``reembed`` would begin with: the model, and how many chunks lack a vector of it. Read-only."""
+    with Turns(access.database, lock_timeout=access.settings.lock_timeout) as turns:
+        worker = Worker(
+            access,
+            turns,
+            list,
+            batch_size=1,
+            dimensions=dimensions,
+            limit=None,
+            should_stop=bool,
+            on_progress=bool,
+        )
+        return worker.look()
 
 
 def reembed(

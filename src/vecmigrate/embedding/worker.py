@@ -15,6 +15,7 @@ from vecmigrate.embedding.anchor import Anchor
 from vecmigrate.embedding.embedders import Embedder
 from vecmigrate.embedding.vectors import KEPT, DimensionsError
 from vecmigrate.errors import AheadError, EmbedderError, LockTimeoutError, ModelError, VecmigrateError
+from vecmigrate.progress import Progress
 from vecmigrate.turns import Turns
 
 __all__ = ["Progress", "Reembedding", "Worker"]
@@ -23,16 +24,6 @@ log = logging.getLogger("vecmigrate")
 
 _POLL_SECONDS = 0.2
 _COUNTING_SHARE = 20
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far it is: ``embedded`` by this call, ``remaining`` in the database, about, after ``duration_seconds``."""
-
-    model: str
-    embedded: int
-    remaining: int
-    duration_seconds: float
 
 
 @dataclass(frozen=True)
@@ -103,6 +94,18 @@ class Worker:
             embedded=self.embedded,
             remaining=self._remaining,
             swapped=swapped,
+            duration_seconds=time.monotonic() - self._began,
+        )
+
+    def look(self) -> Reembedding:
+        """Return what is to be done, without an embedder. Read-only. Raises what ``run`` raises before it begins."""
+        self._begin()
+        return Reembedding(
+            model=self._model,
+            dimensions=self._dimensions or self.anchor.model.dimensions,
+            embedded=0,
+            remaining=self._remaining,
+            swapped=False,
             duration_seconds=time.monotonic() - self._began,
         )
 
@@ -299,7 +302,8 @@ class Worker:
         if time.monotonic() - self._counted_at > 1 + _COUNTING_SHARE * self._counting_took:
             with self._turns.reading() as connection:
                 self._count(connection)
-        self._on_progress(Progress(self._model, self.embedded, self._remaining, time.monotonic() - self._began))
+        total, seconds = self.embedded + self._remaining, time.monotonic() - self._began
+        self._on_progress(Progress("embed", self._model, "chunks", self.embedded, total, seconds))
 
     def give_up(self) -> None:
         """Give up the claims of a worker that ends before its batch; if that fails, their lease runs out."""

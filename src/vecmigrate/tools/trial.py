@@ -19,10 +19,15 @@ from vecmigrate.shapes import is_of_the_clock
 from vecmigrate.steps import run_scripts
 from vecmigrate.tools import filled
 from vecmigrate.tools.finding import Finding
+from vecmigrate.triggers import broken
 
 __all__ = ["on_empty", "on_filled"]
 
 _NEW_TRIAL = "mend the script, then run: vecmigrate check"
+_ANEW = (
+    "drop it in the script and make it anew, so that it fits (docs/writing-revisions.md, Triggers), then run: "
+    "vecmigrate check"
+)
 _KEEP = (
     "give it back in downgrade, with op.rebuild_table and op.restore_table, or op.keep_rows and op.return_rows "
     "(docs/writing-revisions.md), then run: vecmigrate check"
@@ -113,13 +118,23 @@ def on_empty(script: ScriptDirectory, at_head: Callable[[Connection], Iterator[F
                 "precheck", "error", f"The precheck of {problem} This is said of an empty database.", _NEW_TRIAL
             )
         below = trial.state()
+        working = _broken(trial.connection)
         above = trial.up(revision)
+        for name in sorted(_broken(trial.connection) - working):
+            message = f"After {revision.revision} {name}, which the scripts made, would not work any more."
+            yield Finding("trigger", "error", message, _ANEW)
         yield from _differences(revision, below, trial.down(revision), "downgrade", "what was there before")
         yield from _differences(revision, above, trial.up(revision), "second upgrade", "what the first one gave")
         if revision.revision == newest:
             yield from at_head(trial.connection)
 
     return _trial(script, "an empty database", walk)
+
+
+def _broken(connection: Connection) -> set[str]:
+    found = objects(connection)
+    hanging = [each for each in found if each.type in {"view", "trigger"}]
+    return {f"the {each.type} {each.name}" for each in broken(connection, found, hanging)}
 
 
 def on_filled(script: ScriptDirectory) -> list[Finding]:
