@@ -87,8 +87,9 @@ def changing(path: Path) -> tuple[float, float]:
 
 def growth(many: Path, few: Path) -> float:
     """Return how much longer the change takes with many embeddings: its steps or the whole run, which is more."""
-    measured = [zip(*(changing(path) for _ in range(ROUNDS)), strict=True) for path in (many, few)]
-    return max(statistics.median(one) / statistics.median(other) for one, other in zip(*measured, strict=True))
+    of_many, of_few = ([changing(path) for _ in range(ROUNDS)] for path in (many, few))
+    medians = [[statistics.median(each[at] for each in found) for found in (of_many, of_few)] for at in (0, 1)]
+    return max(one / other for one, other in medians)
 
 
 def free(texts: list[str]) -> list[bytes]:
