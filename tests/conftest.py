@@ -14,6 +14,7 @@ from sqlalchemy.pool import NullPool
 
 import legacy
 from scripts import Scripts
+from vecmigrate.testing import DatabaseAt
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell's background job ignores SIGINT, and so would every process that the tests start.
@@ -36,19 +37,15 @@ def shape(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def legacy_file(shape: str, tmp_path: Path) -> Path:
+def legacy_file(shape: str, tmp_path: Path, vecmigrate_at: DatabaseAt) -> Path:
     """Return a database of each legacy shape, alone in a folder."""
-    folder = tmp_path / "service"
-    folder.mkdir()
-    return legacy.build(folder / "sessions.sqlite3", shape)
+    return vecmigrate_at("base", shape=shape, path=tmp_path / "service" / "sessions.sqlite3")
 
 
 @pytest.fixture
-def released_file(tmp_path: Path) -> Path:
+def released_file(tmp_path: Path, vecmigrate_at: DatabaseAt) -> Path:
     """Return a database as every released version leaves it, alone in a folder."""
-    folder = tmp_path / "service"
-    folder.mkdir()
-    return legacy.build(folder / "sessions.sqlite3", "released")
+    return vecmigrate_at("base", shape="released", path=tmp_path / "service" / "sessions.sqlite3")
 
 
 @pytest.fixture(scope="session")

@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import alembic.config
 from alembic import command
 
 import vecmigrate
+from processes import call
 from vecmigrate import cli
 
 ROOT = Path(__file__).parent.parent
@@ -59,18 +61,15 @@ def run_cli(*arguments: str | Path) -> Result:
 def run_alembic(
     database: Path | None, *arguments: str, ini: Path = ROOT / "alembic.ini", environ: Mapping[str, str] | None = None
 ) -> Result:
-    """Run the real ``alembic`` command with the real ``alembic.ini`` in a process of its own."""
+    """Run the ``alembic`` command, by its entry point, with the real ``alembic.ini`` in a process of its own."""
     named = {"VECMIGRATE_DATABASE_URL": f"sqlite:///{database}"} if database else {}
-    done = subprocess.run(
-        [sys.executable, "-m", "alembic", "-c", str(ini), *arguments],
-        env={**os.environ, **named, **(environ or {})},
-        cwd=ini.parent,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    return Result(done.returncode, done.stdout, done.stderr)
+    words = ["alembic", "-c", str(ini), *arguments]
+    return Result(*call(_alembic, words, environ={**os.environ, **named, **(environ or {})}, folder=ini.parent))
+
+
+def _alembic(words: list[str]) -> None:
+    sys.argv = words
+    alembic.config.main()
 
 
 def run_python(code: str, *arguments: str | Path, environ: Mapping[str, str] | None = None) -> Result:
@@ -84,6 +83,17 @@ def run_python(code: str, *arguments: str | Path, environ: Mapping[str, str] | N
         check=False,
     )
     return Result(done.returncode, done.stdout, done.stderr)
+
+
+def run_forked(code: str, *arguments: str | Path, environ: Mapping[str, str] | None = None) -> Result:
+    """Run Python code in a process of its own that has our modules imported already."""
+    words = ["-c", *map(str, arguments)]
+    return Result(*call(_execute, code, words, environ={**os.environ, **(environ or {})}, folder=Path.cwd()))
+
+
+def _execute(code: str, words: list[str]) -> None:
+    sys.argv = words
+    exec(compile(code, "<string>", "exec"), {"__name__": "__main__"})  # noqa: S102 - the code is a test's own
 
 
 def url(path: Path) -> str:

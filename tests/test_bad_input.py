@@ -13,7 +13,7 @@ from alembic.util import CommandError
 
 import legacy
 import vecmigrate
-from doors import ROOT, Result, run_alembic, run_cli, run_python, url
+from doors import ROOT, Result, run_alembic, run_cli, run_forked, url
 from ladder import HEAD, NEWEST, NEXT, REVISIONS
 from vecmigrate import engine, errors
 
@@ -279,8 +279,8 @@ def run_unprivileged(door: str, path: Path) -> Result:
     """Migrate through a door in a process that permissions bind."""
     if door == "alembic":
         words = ("alembic", "-c", str(ROOT / "alembic.ini"), "upgrade", "head")
-        return run_python(UNPRIVILEGED, *words, environ={"VECMIGRATE_DATABASE_URL": url(path)})
-    return run_python(UNPRIVILEGED, "--db-path", path, "migrate", "--json")
+        return run_forked(UNPRIVILEGED, *words, environ={"VECMIGRATE_DATABASE_URL": url(path)})
+    return run_forked(UNPRIVILEGED, "--db-path", path, "migrate", "--json")
 
 
 @pytest.mark.parametrize("door", ["cli", "alembic"])
@@ -325,7 +325,7 @@ def test_a_restore_without_permission_names_what_lacks_it(what: str, mode: int, 
     before, allowed = untouched(folder), forbidden.stat().st_mode
     forbidden.chmod(mode)
     try:
-        result = run_python(UNPRIVILEGED, "--db-path", path, "restore", name)
+        result = run_forked(UNPRIVILEGED, "--db-path", path, "restore", name)
     finally:
         forbidden.chmod(allowed)
 
@@ -340,8 +340,8 @@ def test_a_folder_of_backups_that_cannot_be_read_is_named(folder: Path) -> None:
     vecmigrate.upgrade(url(path))
     (folder / "backups").chmod(0)
     try:
-        results = [run_python(UNPRIVILEGED, "--db-path", path, "backup", word) for word in ("list", "verify", "prune")]
-        status = run_python(UNPRIVILEGED, "--db-path", path, "status")
+        results = [run_forked(UNPRIVILEGED, "--db-path", path, "backup", word) for word in ("list", "verify", "prune")]
+        status = run_forked(UNPRIVILEGED, "--db-path", path, "status")
     finally:
         (folder / "backups").chmod(0o700)
 

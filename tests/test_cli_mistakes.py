@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import legacy
-from doors import ROOT, Result, run_alembic, run_cli, run_python
+from doors import ROOT, Result, run_alembic, run_cli, run_forked
 from faults.slow import changed_scripts
 from ladder import HEAD, NEXT, REVISIONS, above
 from scripts import Scripts
@@ -84,7 +84,7 @@ def test_where_none_can_be_made_the_next_step_is_another(folder: Path) -> None:
     """A database that is not there, in a folder that may not be written, is not created by trying again."""
     folder.chmod(0o555)
     try:
-        result = run_python(UNPRIVILEGED, "--db-path", folder / "new.sqlite3", "migrate", "--json")
+        result = run_forked(UNPRIVILEGED, "--db-path", folder / "new.sqlite3", "migrate", "--json")
     finally:
         folder.chmod(0o755)
     error = result.document["error"]
@@ -189,7 +189,7 @@ def test_a_configuration_that_is_not_there_is_not_to_be_corrected(folder: Path) 
     ini.write_text("[vecmigrate]\n")
     ini.chmod(0)
     try:
-        result = run_python(UNPRIVILEGED, "--db-path", folder / "x.sqlite3", "status", "--json")
+        result = run_forked(UNPRIVILEGED, "--db-path", folder / "x.sqlite3", "status", "--json")
     finally:
         ini.chmod(0o644)
     assert (1, "ConfigurationError") == (result.code, result.document["error"]["type"])

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psycopg
 import pytest
+import sqlalchemy as sa
 import sqlite_vec
 
 import embedding
@@ -98,7 +100,7 @@ def test_the_queries_of_the_document_search_and_write(tmp_path: Path) -> None:
     names |= {"vectors": {OLD: packed("new", 384), NEW: packed("new")}}
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         names["connection"] = connection
-        for part in ("BEGIN IMMEDIATE", "active_model", "numpy.frombuffer"):
+        for part in ("BEGIN IMMEDIATE", 'execute("BEGIN")', "numpy.linalg"):
             exec(compile(example("python", part), "embedding-models.md", "exec"), names)  # noqa: S102 - ours
 
     assert "c0000003" == names["best"][0]
@@ -133,6 +135,24 @@ def nearest_by_shell(path: Path, query: str, question: bytes) -> list[Any]:
     script = "\n".join([f".load {sqlite_vec.loadable_path()}", ".parameter init", hexed, f"{query};"])
     done = subprocess.run(["sqlite3", str(path)], input=script, capture_output=True, text=True, check=True)
     return [line.split("|") for line in done.stdout.splitlines()]
+
+
+def test_pgvector_searches_a_table_of_the_active_model(postgresql: sa.URL) -> None:
+    """Its table is made, filled, filled anew and searched, as the document has it."""
+    embedding.build_on_server(postgresql, 20)
+    vecmigrate.reembed(postgresql, embedding.embed)
+    question = str(vector(embedding.text_of(7)))
+    names: dict[str, Any] = {"vecmigrate": vecmigrate, "numpy": np}
+    with psycopg.connect(postgresql.set(drivername="postgresql").render_as_string(hide_password=False)) as connection:
+        for statement in example("sql", "CREATE EXTENSION").split(";")[:-1]:
+            connection.execute(statement)
+        for _ in range(2):
+            exec(compile(example("python", "chunk_vectors"), "embedding-models.md", "exec"), names | locals())  # noqa: S102 - ours
+        found = connection.execute(example("sql", "<=>"), {"question": question}).fetchall()
+
+    assert ("c0000007", 5) == (found[0][0], len(found))
+    assert found[0][1] == pytest.approx(0, abs=1e-6)
+    assert found[1][1] > found[0][1]
 
 
 def test_the_steps_of_the_document_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

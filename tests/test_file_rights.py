@@ -10,7 +10,7 @@ import pytest
 
 import legacy
 import vecmigrate
-from doors import run_cli, run_python, url
+from doors import run_cli, run_forked, url
 from vecmigrate import file_rights
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="modes and owners of POSIX")
@@ -113,7 +113,7 @@ def test_a_backup_folder_of_somebody_else_is_told_with_its_owner(released_file: 
     folder.mkdir(mode=0o755)
     os.chown(folder, OWNER, OWNER)
 
-    done = run_python(WITHOUT_CAPABILITIES, "--db-path", released_file, "migrate")
+    done = run_forked(WITHOUT_CAPABILITIES, "--db-path", released_file, "migrate")
 
     assert 1 == done.code
     assert f"{folder} belongs to user {OWNER}, and this process is root (0): sudo chown -R 0 {folder}" in done.err
@@ -124,7 +124,7 @@ def test_a_backup_folder_that_may_not_be_written_is_told(released_file: Path) ->
     folder = released_file.parent / "backups"
     folder.mkdir(mode=0o500)
 
-    done = run_python(WITHOUT_CAPABILITIES, "--db-path", released_file, "migrate")
+    done = run_forked(WITHOUT_CAPABILITIES, "--db-path", released_file, "migrate")
 
     assert 1 == done.code
     assert f"make {folder} writable, or set VECMIGRATE_BACKUP_DIR" in done.err

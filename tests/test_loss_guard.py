@@ -1,8 +1,12 @@
 """No row goes unasked, whatever revision made the table: rows before, against rows after and rows kept aside."""
 
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
+import sqlalchemy as sa
+from sqlalchemy import event
 
 import legacy
 import vecmigrate
@@ -186,3 +190,100 @@ def test_base_does_not_drop_what_the_first_revision_made_with_rows(tmp_path: Pat
         vecmigrate.rollback(url(path), to_version="base")
 
     assert before == legacy.tree(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "deletes",
+    [
+        'op.get_bind().connection.driver_connection.execute("DELETE FROM vector_store_chunks")',
+        (
+            "op.get_bind().connection.driver_connection.executemany("
+            '"DELETE FROM vector_store_chunks WHERE chunk_id = ?", iter([("a",), ("b",)]))'
+        ),
+        (
+            "op.get_bind().connection.cursor().executemany("
+            '"DELETE FROM vector_store_chunks WHERE chunk_id = ?", (each for each in [("a",), ("b",)]))'
+        ),
+        'op.execute("INSERT INTO bin VALUES (1)")',
+        (
+            "op.execute(\"REPLACE INTO vector_store_chunks SELECT 1, NULL, 'f', 1, 2, 't' WHERE 0\")\n"
+            'op.execute("DELETE FROM vector_store_chunks WHERE 1")'
+        ),
+        'op.execute("SAVEPOINT s")\nop.execute("DELETE FROM vector_store_chunks")\nop.execute("RELEASE s")',
+        (
+            'op.execute("PRAGMA writable_schema = ON")\n'
+            "op.execute(\"DELETE FROM sqlite_master WHERE name = 'vector_store_chunks'\")"
+        ),
+    ],
+    ids=["driver", "driver, many", "cursor, many", "trigger", "none, then all", "savepoint", "schema"],
+)
+def test_rows_are_missed_by_whatever_way_they_went(deletes: str, scripts: Scripts, tmp_path: Path) -> None:
+    """A table is counted before the first statement that writes to it, also for a driver or a trigger."""
+    path = tmp_path / "ways.sqlite3"
+    vecmigrate.upgrade(url(path))
+    legacy.execute(
+        path,
+        "INSERT INTO vector_store_chunks VALUES ('a', NULL, 'f', 1, 2, 't')",
+        "INSERT INTO vector_store_chunks VALUES ('b', 'v', 'f', 1, 2, 't')",
+    )
+    found = legacy.query(path, "SELECT name FROM sqlite_master WHERE type = 'trigger' AND tbl_name LIKE '%chunks'")
+    drops = "".join(f'op.execute("DROP TRIGGER {name}")\n' for (name,) in found)
+    bin_ = (
+        'op.execute("CREATE TABLE bin (x)")\nop.execute("CREATE TRIGGER vecmigrate_bin AFTER INSERT ON bin '
+        'BEGIN DELETE FROM vector_store_chunks; END")\n'
+    )
+    scripts.add(drops + bin_ + deletes)
+    before = legacy.digest(path)
+
+    with pytest.raises(RunFailedError, match=r"would lose rows of vector_store_chunks \(2 rows\)"):
+        vecmigrate.upgrade(url(path))
+
+    assert before == legacy.digest(path)
+
+
+def test_a_cursor_of_another_kind_is_refused(scripts: Scripts, tmp_path: Path) -> None:
+    """One that the connection did not make could not be told of: it writes nothing before the table was counted."""
+    path = tmp_path / "cursor.sqlite3"
+    vecmigrate.upgrade(url(path))
+    legacy.execute(path, "INSERT INTO vector_store_embeddings VALUES ('m', 'c', x'00')")
+    delete = '.execute("DELETE FROM vector_store_embeddings")'
+    scripts.add(f"import sqlite3\nsqlite3.Cursor(op.get_bind().connection.driver_connection){delete}")
+
+    with pytest.raises(RunFailedError, match="not authorized"):
+        vecmigrate.upgrade(url(path))
+
+    assert 1 == len(legacy.query(path, "SELECT 1 FROM vector_store_embeddings"))
+
+
+def test_each_step_is_looked_at_by_itself(scripts: Scripts, tmp_path: Path) -> None:
+    """Statements that the first of two steps has used are watched in the second one too."""
+    path = tmp_path / "two.sqlite3"
+    vecmigrate.upgrade(url(path))
+    legacy.execute(path, "INSERT INTO vector_store_embeddings VALUES ('m', 'c', x'00')")
+    delete = 'op.get_bind().exec_driver_sql("DELETE FROM vector_store_embeddings WHERE model = ?", ("{}",))'
+    scripts.add(delete.format("another"))
+    scripts.add(delete.format("m"), revision=f"{int(NEXT) + 1:03d}", down=NEXT)
+
+    with pytest.raises(RunFailedError, match=r"would lose rows of vector_store_embeddings \(1 rows\)"):
+        vecmigrate.upgrade(url(path))
+
+
+def test_what_no_step_writes_to_is_not_counted(scripts: Scripts, tmp_path: Path) -> None:
+    """A run costs what its steps touch, however many rows the other tables have."""
+    path = tmp_path / "uncounted.sqlite3"
+    vecmigrate.upgrade(url(path))
+    legacy.execute(path, "INSERT INTO vector_store_chunks VALUES ('a', NULL, 'f', 1, 2, 't')")
+    scripts.add('op.execute("UPDATE vector_stores SET updated_at = 1")')
+    statements: list[str] = []
+
+    def listen(*arguments: Any) -> None:
+        statements.append(arguments[2])
+
+    event.listen(sa.Engine, "before_cursor_execute", listen)
+    try:
+        assert [NEXT] == vecmigrate.upgrade(url(path)).applied
+    finally:
+        event.remove(sa.Engine, "before_cursor_execute", listen)
+
+    found = (re.search(r"SELECT count\(\*\) AS count_1 \nFROM (\w+)$", each) for each in statements)
+    assert {"vector_stores"} == {each[1] for each in found if each}

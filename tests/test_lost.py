@@ -7,7 +7,7 @@ import pytest
 
 import legacy
 import vecmigrate
-from doors import run_alembic, run_cli, run_python, url
+from doors import run_alembic, run_cli, run_forked, url
 from vecmigrate.manifests import manifests
 from vecmigrate.overview import Status
 
@@ -54,7 +54,7 @@ def restoring(path: Path, name: str) -> str:
 
 def test_a_boot_says_first_that_there_was_another_database(lost_file: Path, only_backup: str) -> None:
     """The log has one warning with the exact command, before anything else, and the report a note."""
-    done = run_python(BOOT, lost_file)
+    done = run_forked(BOOT, lost_file)
 
     first, *others = done.err.splitlines()
     assert restoring(lost_file, only_backup) in first
@@ -66,7 +66,7 @@ def test_a_boot_says_first_that_there_was_another_database(lost_file: Path, only
 @pytest.mark.parametrize("words", [("migrate",), ("migrate", "--dry-run")])
 def test_the_command_line_says_it_once(words: tuple[str, ...], lost_file: Path, only_backup: str) -> None:
     """`migrate` says it before it makes a new database, and its plan says it too."""
-    done = run_python("from vecmigrate.cli import main; main()", "--db-path", lost_file, *words)
+    done = run_forked("from vecmigrate.cli import main; main()", "--db-path", lost_file, *words)
 
     assert 0 == done.code, done.err
     assert 1 == done.err.count(restoring(lost_file, only_backup))

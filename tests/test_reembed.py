@@ -19,8 +19,9 @@ import vecmigrate
 from embedding import NEW, NOT_SWAPPED, OLD, STATES, SWAPPED, access, embed, text_of, untrue, vector, vectors
 from vecmigrate.embedding import claims, tries
 from vecmigrate.embedding.reembed import reembed
-from vecmigrate.embedding.worker import Progress, Worker
+from vecmigrate.embedding.worker import Worker
 from vecmigrate.errors import DatabaseUnusableError, EmbedderError, LockTimeoutError, ModelError
+from vecmigrate.progress import Progress
 from vecmigrate.turns import Turns
 
 Place = sa.URL | Path

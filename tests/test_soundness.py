@@ -13,6 +13,7 @@ import vecmigrate
 from doors import run_cli, url
 from ladder import HEAD
 from vecmigrate import soundness, sqlite_files, verification
+from vecmigrate.errors import DatabaseUnusableError
 
 SERVICE = """
 CREATE TABLE people (name TEXT UNIQUE COLLATE de, folded AS (fold(name)), CHECK (fold(name) <> 'nobody'));
@@ -202,3 +203,34 @@ def test_a_damaged_page_is_found_beside_what_is_lacking(served: Path) -> None:
     start = size * (int(str(root)) - 1)
     served.write_bytes(content[:start] + b"\xff" * size + content[start + size :])
     assert verification.is_damaged(str(served), time.monotonic() + 5)
+
+
+@pytest.mark.parametrize(
+    ("table", "backup", "is_refused"),
+    [
+        ("embedding_models", "never", True),
+        ("vecmigrate_history", "never", True),
+        ("vector_store_embeddings", "never", False),
+        ("vector_store_embeddings", "auto", True),
+    ],
+)
+def test_without_a_backup_damage_is_looked_for_where_the_run_writes(
+    table: str, backup: str, *, is_refused: bool, tmp_path: Path
+) -> None:
+    """The tables of a run are checked before it, and not millions of vectors that it does not touch."""
+    path = tmp_path / "damaged.sqlite3"
+    vecmigrate.upgrade(url(path), "001", backup="never")
+    page = int(str(legacy.query(path, f"SELECT rootpage FROM sqlite_master WHERE name = '{table}'")[0][0]))
+    size = int(str(legacy.query(path, "PRAGMA page_size")[0][0]))
+    content = bytearray(path.read_bytes())
+    # The offset of the first cell, beyond the page.
+    content[(page - 1) * size + 3 : (page - 1) * size + 7] = b"\x00\x05\xff\xff"
+    path.write_bytes(content)
+
+    try:
+        vecmigrate.upgrade(url(path), "002", backup=backup)
+    except DatabaseUnusableError:
+        assert is_refused
+        assert bytes(content) == path.read_bytes()
+    else:
+        assert not is_refused

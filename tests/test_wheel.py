@@ -140,6 +140,21 @@ def test_the_functions_work_without_an_ini(installed: Installed, tmp_path: Path)
     assert f"migrated current {HEAD} {version}\n" == printed
 
 
+def test_pytest_finds_the_fixtures_of_the_wheel(installed: Installed, tmp_path: Path) -> None:
+    """Where pytest is there too, it loads them by itself, and the legacy shapes are in the wheel."""
+    pip = ("-m", "pip", "--disable-pip-version-check", "--no-input", "install", "--quiet", "--target")
+    installed.run("python", *pip, tmp_path / "beside", "pytest>=8.2", folder=tmp_path)
+    test = tmp_path / "test_service.py"
+    test.write_text(
+        "def test_it(vecmigrate_at, vecmigrate_engine):\n"
+        "    assert vecmigrate_at('1.0.0', shape='released').stat().st_size\n"
+        "    with vecmigrate_engine.connect() as connection:\n"
+        "        assert connection.exec_driver_sql('SELECT count(*) FROM vector_stores').scalar() == 0\n"
+    )
+    code = f"import sys; sys.path.insert(0, {str(tmp_path / 'beside')!r}); import pytest; sys.exit(pytest.main(['-q']))"
+    assert "1 passed" in installed.run("python", "-W", "error", "-c", code, folder=tmp_path)
+
+
 def test_only_what_is_declared_is_needed(installed: Installed) -> None:
     """The environment has the dependencies of the wheel and no other package of ours or of the tests."""
     listed = installed.run("python", "-m", "pip", "list", "--format", "json", folder=installed.programs)

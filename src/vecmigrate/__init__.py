@@ -18,10 +18,12 @@ if TYPE_CHECKING:
     from vecmigrate.boot import BootReport, ensure_current
     from vecmigrate.embedding.active import active_model
     from vecmigrate.errors import VecmigrateError
+    from vecmigrate.progress import Progress
     from vecmigrate.schema import include_name, metadata
 
 __all__ = [
     "BootReport",
+    "Progress",
     "VecmigrateError",
     "__version__",
     "active_model",
@@ -40,6 +42,7 @@ __all__ = [
 
 _HOMES = {
     "BootReport": "vecmigrate.boot",
+    "Progress": "vecmigrate.progress",
     "VecmigrateError": "vecmigrate.errors",
     "active_model": "vecmigrate.embedding.active",
     "ensure_current": "vecmigrate.boot",

@@ -54,13 +54,16 @@ class Access:
         self.settings = settings
         self.app_version = _checked(app_version)
         self.database: Database = locate(settings.database_url)
+        self._revisions: Revisions | None = None
 
     # What only reads.
 
     def revisions(self) -> Revisions:
-        """Read the revision scripts and the app-version map. Read-only."""
-        with one_at_a_time:
-            return load(alembic_config(self.settings))
+        """Return the revision scripts and the app-version map, which are read once. Read-only."""
+        if self._revisions is None:
+            with one_at_a_time:
+                self._revisions = load(alembic_config(self.settings))
+        return self._revisions
 
     def require_folder(self) -> None:
         path = self.database.path

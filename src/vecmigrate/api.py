@@ -1,7 +1,6 @@
 """The functions a service calls, with the names of the commands."""
 
 import os
-from collections.abc import Callable
 from typing import Any
 
 from alembic.config import Config
@@ -12,11 +11,12 @@ from vecmigrate.callers import taking_connections
 from vecmigrate.causes import quoting_no_values
 from vecmigrate.embedding import reembed as embedding
 from vecmigrate.embedding.embedders import Embedder
-from vecmigrate.embedding.worker import Progress, Reembedding
+from vecmigrate.embedding.worker import Reembedding
 from vecmigrate.journal import Report
 from vecmigrate.manifests import Backup
 from vecmigrate.migrator import Migrator
 from vecmigrate.overview import Status
+from vecmigrate.progress import Listener, told_to
 from vecmigrate.tools.doctor import Diagnosis, diagnose
 
 __all__ = ["alembic_config", "backup", "doctor", "reembed", "restore", "rollback", "status", "upgrade"]
@@ -68,10 +68,16 @@ def upgrade(
     allow_data_loss: bool = False,
     backup: str | None = None,
     lock_timeout: float | None = None,
+    on_progress: Listener | None = None,
 ) -> Report:
-    """Upgrade a database, behind the safety net. Raises VecmigrateError."""
+    """Upgrade a database, behind the safety net. Raises VecmigrateError.
+
+    ``on_progress`` is called with a Progress as in all functions that have it: at the beginning and the end of a phase,
+    and at most ten times a second between, in this thread. What it raises ends the run, which is rolled back.
+    """
     chosen = _migrator(url, backup=backup, lock_timeout=lock_timeout)
-    return chosen.upgrade(target, version=version, force=force, allow_data_loss=allow_data_loss)
+    with told_to(on_progress):
+        return chosen.upgrade(target, version=version, force=force, allow_data_loss=allow_data_loss)
 
 
 @quoting_no_values()
@@ -83,25 +89,31 @@ def rollback(
     allow_data_loss: bool = False,
     backup: str | None = None,
     lock_timeout: float | None = None,
+    on_progress: Listener | None = None,
 ) -> Report:
     """Downgrade a database, behind the safety net. Raises VecmigrateError."""
     chosen = _migrator(url, backup=backup, lock_timeout=lock_timeout)
-    return chosen.rollback(to_version, allow_data_loss=allow_data_loss)
+    with told_to(on_progress):
+        return chosen.rollback(to_version, allow_data_loss=allow_data_loss)
 
 
 @quoting_no_values()
 @taking_connections
-def backup(url: _Url = None, *, lock_timeout: float | None = None) -> Backup:
+def backup(url: _Url = None, *, lock_timeout: float | None = None, on_progress: Listener | None = None) -> Backup:
     """Back up an SQLite database, under its write lock. Raises VecmigrateError."""
-    return _migrator(url, lock_timeout=lock_timeout).create_backup()
+    with told_to(on_progress):
+        return _migrator(url, lock_timeout=lock_timeout).create_backup()
 
 
 @quoting_no_values()
 @taking_connections
-def restore(url: _Url = None, *, name: str, lock_timeout: float | None = None) -> Report:
+def restore(
+    url: _Url = None, *, name: str, lock_timeout: float | None = None, on_progress: Listener | None = None
+) -> Report:
     """Put a verified backup in place of the present state, which is saved first. Raises VecmigrateError."""
     chosen = _migrator(url, lock_timeout=lock_timeout)
-    return chosen.restore(chosen.find_backup(name))
+    with told_to(on_progress):
+        return chosen.restore(chosen.find_backup(name))
 
 
 @quoting_no_values()
@@ -113,7 +125,7 @@ def reembed(
     dimensions: int | None = None,
     swap: bool = True,
     limit: int | None = None,
-    on_progress: Callable[[Progress], object] | None = None,
+    on_progress: Listener | None = None,
 ) -> Reembedding:
     """Make the vectors that chunks lack of the model being built, else of the active one; then swap the models.
 

@@ -34,7 +34,7 @@ from vecmigrate.manifests import (
     write,
 )
 from vecmigrate.scratch_files import clean_temporary, scratch
-from vecmigrate.verification import check_size, check_sound, copy_verified, is_verified, revision_in, sha256, verify
+from vecmigrate.verification import check_size, check_sound, copy_verified, hashed, is_verified, revision_in, verify
 
 __all__ = [
     "Backup",
@@ -103,7 +103,7 @@ def create(
             reason=reason,
             database_id=database_id,
             database_path=os.path.realpath(database),
-            sha256=sha256(temporary),
+            sha256=hashed(temporary),
             sequence=max((backup.sequence for backup, _ in manifests(folder) if backup), default=0) + 1,
             journal_mode=sqlite_files.pragma(connection, "journal_mode"),
         )

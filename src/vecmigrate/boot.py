@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from sqlalchemy import URL, Connection, Engine
 
     from vecmigrate.errors import VecmigrateError
+    from vecmigrate.progress import Listener
 
 __all__ = ["BootReport", "ensure_current"]
 
@@ -85,6 +86,7 @@ def ensure_current(
     on_failure: str = "warn",
     lock_timeout: float = 30.0,
     app_version: "str | None" = None,
+    on_progress: "Listener | None" = None,
 ) -> BootReport:
     """Bring a service's database to head, and say how that went.
 
@@ -98,6 +100,8 @@ def ensure_current(
     or a Connection. Of one on a file only the URL is used; one on memory is migrated itself, without a backup, while
     it has no transaction open. Of an asynchronous engine on memory it takes a connection:
     ``await connection.run_sync(vecmigrate.ensure_current)``.
+
+    ``on_progress`` is called with a Progress while there is something to do: see ``upgrade``.
 
     With ``on_failure="warn"`` failures are logged and reported, never raised; with ``"raise"`` a
     VecmigrateError is raised whenever the database may not be used. Blocks: from an event loop call it
@@ -114,7 +118,8 @@ def ensure_current(
         return BootReport(state="current", before=head, after=head, duration_seconds=time.perf_counter() - began)
     from vecmigrate.booting import boot  # noqa: PLC0415 - heavy, and only needed where there is work
 
-    return boot(url, raises=on_failure == "raise", lock_timeout=lock_timeout, app_version=app_version)
+    raises = on_failure == "raise"
+    return boot(url, raises=raises, lock_timeout=lock_timeout, app_version=app_version, on_progress=on_progress)
 
 
 def _is_version(app_version: str) -> bool:

@@ -14,17 +14,20 @@ from vecmigrate.engine import Database
 from vecmigrate.errors import AheadError, ConfigurationError, LockTimeoutError, RunFailedError, VecmigrateError
 from vecmigrate.journal import Report
 from vecmigrate.migrator import Migrator
+from vecmigrate.progress import Listener, told_to
 
 __all__ = ["boot"]
 
 log = logging.getLogger("vecmigrate")
 
 
-def boot(url: Any, *, raises: bool, lock_timeout: float, app_version: str | None) -> BootReport:
+def boot(
+    url: Any, *, raises: bool, lock_timeout: float, app_version: str | None, on_progress: Listener | None = None
+) -> BootReport:
     """Upgrade, and turn how that went into a report. Raises VecmigrateError only with ``raises``."""
     began = time.perf_counter()
     try:
-        report = called(url, lambda named: _upgraded(named, lock_timeout, app_version))
+        report = called(url, lambda named: _upgraded(named, lock_timeout, app_version, on_progress))
     except LockTimeoutError as error:
         # The environment has no say here: an argument, also a default one, comes first.
         error.next_step = "start again when the other process is done, or pass a longer lock_timeout"
@@ -42,11 +45,12 @@ def boot(url: Any, *, raises: bool, lock_timeout: float, app_version: str | None
     return _failed(failure, time.perf_counter() - began)
 
 
-def _upgraded(named: Any, lock_timeout: float, app_version: str | None) -> Report:
+def _upgraded(named: Any, lock_timeout: float, app_version: str | None, on_progress: Listener | None) -> Report:
     chosen = settings.resolve({"database_url": named, "lock_timeout": lock_timeout}, os.environ)
     migrator = Migrator(chosen, app_version=app_version)
     _require_lasting(migrator.database)
-    return migrator.upgrade()
+    with told_to(on_progress):
+        return migrator.upgrade()
 
 
 def _require_lasting(database: Database) -> None:

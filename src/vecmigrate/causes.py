@@ -11,7 +11,8 @@ from vecmigrate.errors import VecmigrateError
 
 __all__ = ["CauseError", "described", "quoting_no_values", "told", "without_values"]
 
-_OF_SCRIPTS = (RuntimeError, NameError, ImportError)
+_OF_NAMES = (NameError, ImportError)
+_OF_SCRIPTS = (RuntimeError, *_OF_NAMES)
 """Errors whose text is that of a program; the text of any other may be made of a value, as a KeyError's is."""
 
 _NO_VALUES = re.compile(
@@ -44,17 +45,21 @@ class CauseError(Exception):
     """The cause of a VecmigrateError: its kind, where it happened, and what it says as far as that quotes no row."""
 
 
-def described(error: BaseException) -> str:
-    """Return the cause in one line, without parameters or values, which are contents of rows."""
+def described(error: BaseException, *, of_rows: bool = False) -> str:
+    """Return the cause in one line, without parameters or values, which are contents of rows.
+
+    ``of_rows`` is for what is raised by code that has nothing but rows before it: it may quote them in any text.
+    """
     if isinstance(error, VecmigrateError):
         return error.message
     if isinstance(error, CauseError):
         return str(error)
     cause = getattr(error, "orig", None) or error
-    return ": ".join(filter(None, [type(cause).__name__, _text(cause, str(getattr(error, "statement", ""))).strip()]))
+    text = _text(cause, str(getattr(error, "statement", "")), _OF_NAMES if of_rows else _OF_SCRIPTS)
+    return ": ".join(filter(None, [type(cause).__name__, text.strip()]))
 
 
-def _text(cause: BaseException, statement: str) -> str:
+def _text(cause: BaseException, statement: str, of_programs: tuple[type[BaseException], ...]) -> str:
     """Return what an error says where that is known to hold no value, else only its code."""
     if isinstance(cause, sqlite3.Error):
         return _of_sqlite(cause, statement)
@@ -62,7 +67,7 @@ def _text(cause: BaseException, statement: str) -> str:
         return cause.strerror or ""
     if hasattr(cause, "diag"):
         return _of_postgresql(cause)
-    return str(cause).partition("\n")[0] if isinstance(cause, _OF_SCRIPTS) else ""
+    return str(cause).partition("\n")[0] if isinstance(cause, of_programs) else ""
 
 
 def _of_sqlite(cause: sqlite3.Error, statement: str) -> str:
@@ -105,12 +110,12 @@ def quoting_no_values() -> Iterator[None]:
         raise
 
 
-def told(error: BaseException) -> CauseError:
+def told(error: BaseException, *, of_rows: bool = False) -> CauseError:
     """Return an error to raise another one from: whoever logs the chain logs tracebacks, and no values."""
     chain = [error]
     while (before := chain[-1].__cause__ or _context(chain[-1])) is not None and before not in chain:
         chain.append(before)
-    causes = [CauseError(described(each)).with_traceback(each.__traceback__) for each in chain]
+    causes = [CauseError(described(each, of_rows=of_rows)).with_traceback(each.__traceback__) for each in chain]
     for cause, before in pairwise(causes):
         cause.__cause__ = before
     return causes[0]

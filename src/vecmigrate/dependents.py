@@ -103,24 +103,26 @@ def _parent_columns(connection: Connection, parent: str, column: str | None, seq
     return tuple(row.name for row in info if row.name.lower() == column.lower())
 
 
-def rehearse(connection: Connection, shapes: Shapes, change: Callable[[Connection], None]) -> None:
+def rehearse(connection: Connection, shapes: Shapes, change: Callable[[Connection], None]) -> frozenset[str] | None:
     """Run a change on a copy of the schema, without rows, and stop if it would break a dependent.
 
-    Read-only on the database itself. Raises NotOursError. A change that does not run on empty tables, whatever of the
+    Return the tables that it wrote to there, in lower case, None where it could not be run. Read-only on the database
+    itself. Raises NotOursError. A change that does not run on empty tables, whatever of the
     service is left out, proves nothing here; the survey after the real change decides then, before the commit.
     """
     unknown_sql.require_apart(connection, shapes.tables)
     lacking: dict[Object, str] = {}
     with schema_copy(connection, lacking=lacking) as copy:
         if copy is None:
-            return
+            return None
         before, found = Survey(copy, shapes), objects(copy)
         effects = _effects_of(change, copy)
         if effects is not None:
             faults = [*_lacking(lacking, effects), *_set_off(found, effects, shapes)]
             before.require_unbroken_by(Survey(copy, shapes), others=faults)
-            return
+            return frozenset(effects.tables)
     _refuse([_named(each) for each in _obstacles(connection, shapes, change)])
+    return None
 
 
 def _effects_of(change: Callable[[Connection], None], copy: Connection) -> Effects | None:

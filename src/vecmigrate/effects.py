@@ -1,7 +1,7 @@
 """What the statements of a connection write, and through whose triggers, as SQLite tells while it compiles them."""
 
 import sqlite3
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Collection, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -9,7 +9,10 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-__all__ = ["Effects", "watched"]
+from vecmigrate import sqlite_driver
+from vecmigrate.catalog import objects
+
+__all__ = ["Effects", "tell_first_writes", "watched"]
 
 _CHANGES = frozenset({sqlite3.SQLITE_INSERT, sqlite3.SQLITE_UPDATE, sqlite3.SQLITE_DELETE, sqlite3.SQLITE_DROP_TABLE})
 _TOLD = 6
@@ -63,3 +66,34 @@ def _listener(effects: Effects, raised: list[BaseException]) -> Generator[bool, 
         raise
     except BaseException as error:  # noqa: BLE001 - whatever a handler raises is raised again
         raised.append(error)
+
+
+def tell_first_writes(
+    connection: Connection, tables: Collection[str], tell: Callable[[Collection[str]], None]
+) -> frozenset[str]:
+    """Have a function called with each of some tables before the first statement that writes to it, from now on.
+
+    A statement writes also what its triggers write, and what it drops or alters. Return the tables, in lower case, that
+    will be told of: none on PostgreSQL and on a connection of another driver, and no virtual ones, which write to
+    theirs in the middle of a statement.
+    """
+    driver = connection.connection.driver_connection
+    if not isinstance(driver, sqlite_driver.Connection):
+        return frozenset()
+    # What is still awaited belongs to an earlier call.
+    driver.tell_first_writes((), tell=str)
+    if driver.execute(f"PRAGMA {sqlite_driver.BY_HAND}").fetchone()[0]:
+        # Whoever writes the schema by hand can take a table out of it without a word.
+        return frozenset()
+    virtual = [each.name.lower() for each in objects(connection) if each.is_virtual]
+    shadows = tuple(f"{name}_" for name in virtual)
+    told = frozenset(name for name in tables if name not in virtual and not name.startswith(shadows))
+    left = set(told)
+
+    def tell_one(name: str) -> None:
+        found = left & ({name} if name != sqlite_driver.BY_HAND else left)
+        left.difference_update(found)
+        tell(found)
+
+    driver.tell_first_writes(told | {sqlite_driver.BY_HAND}, tell_one)
+    return told

@@ -4,7 +4,7 @@ import os
 import sqlite3
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import ExitStack, closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -16,6 +16,7 @@ from sqlalchemy.pool import NullPool
 
 from vecmigrate import soundness, sqlite_driver, sqlite_files, urls
 from vecmigrate.causes import told
+from vecmigrate.compiled import OF_SQLITE
 from vecmigrate.diagnosis import diagnosed, is_writable, widowed
 from vecmigrate.errors import ConfigurationError, DatabaseUnusableError
 from vecmigrate.locks import (
@@ -32,6 +33,7 @@ from vecmigrate.locks import (
     wait_to_read_sqlite,
 )
 from vecmigrate.new_database import built_beside
+from vecmigrate.schema import OWN_PREFIX
 from vecmigrate.shell import quoted
 
 __all__ = [
@@ -276,7 +278,10 @@ def engine_of(database: Database, *, timeout: float, read_only: bool, shared: bo
     connect = partial(_connect_sqlite, database, read_only=read_only)
     # Only Alembic shows this URL (current -v); the file is opened by what stands above.
     url = sqlite_url(database.path) if database.path else "sqlite://"
-    engine = quiet(create_engine(url, creator=connect, poolclass=NullPool, hide_parameters=True))
+    compiled = {"compiled_cache": OF_SQLITE}
+    engine = quiet(
+        create_engine(url, creator=connect, poolclass=NullPool, hide_parameters=True, execution_options=compiled)
+    )
     event.listen(engine, "handle_error", let_through)
     if not read_only:
         event.listen(engine, "begin", lambda c: lock_sqlite(str(database), c, timeout))
@@ -315,14 +320,22 @@ def _unshared(path: str) -> str:
     return "&immutable=1" if is_closed else ""
 
 
-def quick_check(database: Database) -> None:
-    """Raise DatabaseUnusableError for a damaged SQLite file, on a connection of its own. Read-only."""
+def quick_check(database: Database, *, tables: Collection[str] | None = None) -> None:
+    """Raise DatabaseUnusableError for a damaged SQLite file, on a connection of its own. Read-only.
+
+    With ``tables``, in lower case, these are looked at alone, as far as they are there, and the tool's own.
+    """
     if database.path is None:
         return
     with translated(database), closing(sqlite_files.connect(database.path)) as connection:
-        found = soundness.problems(connection)
+        found = soundness.problems(connection, tables=None if tables is None else _among(connection, tables))
     if found:
         raise unusable(database, _sqlite_error("SQLITE_CORRUPT"))
+
+
+def _among(connection: sqlite3.Connection, tables: Collection[str]) -> list[str]:
+    names = sqlite_files.tables_of(connection)
+    return ["sqlite_master", *(n for n in names if n.lower() in tables or n.lower().startswith(OWN_PREFIX))]
 
 
 @contextmanager

@@ -149,9 +149,9 @@ def _write(
     allow_data_loss: bool,
 ) -> None:
     require_apart(database, chosen)
-    script = ScriptDirectory.from_config(config)
+    script: ScriptDirectory = context.script
     report = config.attributes.setdefault("vecmigrate_report", Report())
-    known = revisions.load(config)
+    known = config.attributes.get("vecmigrate_revisions") or revisions.load(config)
 
     def heads(connection: Connection) -> tuple[str, ...]:
         # A stamp with --purge counts as starting from base, whatever is there.

@@ -41,6 +41,8 @@ __all__ = [
 
 _ADVISORY_LOCK = 0x7665636D  # "vecm"
 _POLL_SECONDS = 0.005
+_FIRST_POLL_SECONDS = 0.0005
+"""Who waits for a worker's short transaction is not to wait ten times as long as that."""
 _FREEZE_MILLISECONDS = 1000
 _BUSY_SQLSTATES = frozenset({"40P01", "55P03"})
 """A deadlock, of which this transaction was the victim, and a lock that was not to be had."""
@@ -94,6 +96,7 @@ def _retry_while_busy(connection: Connection, statement: str, timeout: float, na
     # The wait is ours and not SQLite's, so that a signal ends it at once.
     driver: Any = connection.connection.driver_connection
     deadline = time.monotonic() + timeout
+    pause = _FIRST_POLL_SECONDS
     while True:
         try:
             driver.execute(statement)
@@ -102,7 +105,8 @@ def _retry_while_busy(connection: Connection, statement: str, timeout: float, na
                 raise
             if time.monotonic() >= deadline:
                 raise lock_timed_out(name, timeout) from error
-            time.sleep(_POLL_SECONDS)
+            time.sleep(pause)
+            pause = min(2 * pause, _POLL_SECONDS)
         else:
             return
 

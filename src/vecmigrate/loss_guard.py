@@ -1,13 +1,18 @@
 """Whether a step loses rows: those before, against those after and those that are kept aside."""
 
 from collections.abc import Collection, Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Any
 
+from alembic.runtime.migration import MigrationStep
 from sqlalchemy import Connection, and_, column, func, inspect, or_, select, table
 
-from vecmigrate.catalog import column_names, table_names
+from vecmigrate import effects, progress
+from vecmigrate.catalog import column_names, is_sqlite, table_names
 from vecmigrate.schema import OWN_PREFIX, PRESERVED
 from vecmigrate.shapes import Shapes
+from vecmigrate.steps import direction_of, revision_of
 
 __all__ = ["LossGuard", "rows_that_would_go"]
 
@@ -17,13 +22,13 @@ _AT_ONCE = 100
 
 @dataclass(frozen=True)
 class Stock:
-    """How many rows of users each table has, and how many of it are kept aside.
+    """How many rows of users each table has, and how many of it are kept aside; 0 of one that nothing writes to.
 
     ``changed`` counts the seeds that somebody changed: they are the script's to change, and a user's to lose.
     """
 
-    rows: Mapping[str, int]
-    changed: Mapping[str, int]
+    rows: dict[str, int]
+    changed: dict[str, int]
     aside: Mapping[str, int]
 
     def left_by(self, after: "Stock", name: str, elsewhere: int) -> int:
@@ -37,22 +42,47 @@ class Stock:
 class LossGuard:
     """Counts the rows of the tables of the ladder around each step of one run. Reads only.
 
-    Where it is not known what the scripts make, every table counts that is not the tool's.
+    A table is counted before the first statement of the step that writes to it, and after the step; where the database
+    does not tell of that, every table is counted before. Where it is not known what the scripts make, every table
+    counts that is not the tool's.
     """
 
     def __init__(self, connection: Connection, shapes: Shapes) -> None:
         self._connection = connection
         self._shapes = shapes
-        self._before = self._stock()
+        self._before = Stock({}, {}, {})
+        self._untouched: set[str] = set()
+
+    def begin_step(self) -> None:
+        names = self._names()
+        self._before = Stock(dict.fromkeys(names, 0), dict.fromkeys(names, 0), _aside(self._connection))
+        self._untouched = set(effects.tell_first_writes(self._connection, names, self._count_before))
+        self._count(self._before, names - self._untouched)
+
+    def _count_before(self, names: Collection[str]) -> None:
+        self._count(self._before, names)
+        self._untouched.difference_update(names)
+
+    def telling(self, step: MigrationStep) -> AbstractContextManager[object]:
+        """Let the progress of a step be told: the rows that are there, and those that it has written so far."""
+        name, count = revision_of(step) or "base", None
+        if is_sqlite(self._connection):
+            driver: Any = self._connection.connection.driver_connection
+            before = driver.total_changes
+            count = lambda: (driver.total_changes - before, self._rows_before())  # noqa: E731
+        return progress.phase(direction_of(step), name=name, unit="rows", total=self._rows_before(), count=count)
+
+    def _rows_before(self) -> int | None:
+        """Return how many rows there were in the tables that the step has written to so far."""
+        return sum(self._before.rows.values()) or None
 
     def end_step(self, elsewhere: Mapping[str, int]) -> dict[str, int]:
-        """Return the tables that lost rows since the last step, with how many that nothing kept.
+        """Return the tables that lost rows since the step began, with how many that nothing kept.
 
         ``elsewhere`` is what the script says of rows that another table tells. Rows that leave a table are not lost
         where a table that the step made has as many; nor those of a table that went where any table grew by as many.
         """
-        before, after = self._before, self._stock()
-        self._before = after
+        before, after = self._before, self._after()
         names = before.rows.keys() | after.rows.keys() | before.aside.keys()
         changes = {name: before.left_by(after, name, elsewhere.get(name, 0)) for name in names}
         lost = {name: -change for name, change in sorted(changes.items()) if change < 0}
@@ -63,15 +93,23 @@ class LossGuard:
         _cover(lost, gone, spare + sum(grown.values()) - made)
         return {name: count for name, count in lost.items() if count}
 
-    def _stock(self) -> Stock:
+    def _after(self) -> Stock:
+        untouched = frozenset(self._untouched)
+        names = self._names()
+        after = Stock(dict.fromkeys(names, 0), dict.fromkeys(names, 0), _aside(self._connection))
+        self._count(after, names - untouched)
+        return after
+
+    def _names(self) -> frozenset[str]:
         names = frozenset(name for name in table_names(self._connection) if not name.startswith(OWN_PREFIX))
         if self._shapes.is_known:
-            names = frozenset(name for name in names if name.lower() in self._shapes.tables)
-        rows, changed = {}, {}
+            return frozenset(name for name in names if name.lower() in self._shapes.tables)
+        return names
+
+    def _count(self, stock: Stock, names: Iterable[str]) -> None:
         for name in names:
             total, seeded, unchanged = _counts(self._connection, self._shapes, name)
-            rows[name], changed[name] = total - seeded, seeded - unchanged
-        return Stock(rows, changed, _aside(self._connection))
+            stock.rows[name], stock.changed[name] = total - seeded, seeded - unchanged
 
 
 def _cover(lost: dict[str, int], names: Iterable[str], spare: int) -> int:

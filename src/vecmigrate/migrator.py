@@ -168,6 +168,7 @@ class Migrator(Overview):
     def _call(self, call: Any, revision: str, report: Report, **attributes: Any) -> None:
         attributes |= {
             "vecmigrate_report": report,
+            "vecmigrate_revisions": self.revisions(),
             "vecmigrate_app_version": self.app_version,
             "vecmigrate_watch": self.watch,
         }

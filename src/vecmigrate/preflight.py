@@ -2,6 +2,7 @@
 
 import logging
 import os
+from collections.abc import Collection
 from contextlib import closing
 
 from sqlalchemy import Connection
@@ -26,19 +27,20 @@ def back_up(
     revision: str | None,
     app_version: str | None,
     direction: str,
+    written: Collection[str] | None = None,
 ) -> tuple[str | None, bool]:
     """Save the state before the change if it is to be saved; return the path of the backup, and whether it is one more.
 
     A run that fails again and again reuses its backup while the state is the same, else replaces its last one, so that
-    it fills no disk.
+    it fills no disk. Where no backup is wanted, damage is looked for where the change writes, and not in what may be
+    many times larger: in the tables ``written`` by its rehearsal, in lower case, or in all where that is not known.
     """
     if database.path is None:
         _refuse_unbacked(database, settings)
-        return None, False
-    if not has_content(connection):
+    if database.path is None or not has_content(connection):
         return None, False
     if settings.backup == "never":
-        quick_check(database)
+        quick_check(database, tables=written)
         return None, False
     folder = settings.backup_folder(database.path)
     backups.prepare_folder(folder)

@@ -262,23 +262,24 @@ class _Restoration:
         # Not COMMIT: in an empty file it would write a first page.
         live.execute("ROLLBACK")
         self._hand_over(live)
-        work.backup(live, pages=_PAGES, progress=sqlite_files.until(self.deadline), sleep=sqlite_files.POLL_SECONDS)
+        with sqlite_files.telling("restore", work, self.path, self.deadline) as tell:
+            work.backup(live, pages=_PAGES, progress=tell, sleep=sqlite_files.POLL_SECONDS)
 
     def _copy_beside_readers(self, work: sqlite3.Connection, live: sqlite3.Connection) -> None:
         """In WAL mode the first step takes the write lock, under which others still read the old state."""
-        give_up = sqlite_files.until(self.deadline)
         is_locked = False
 
         def progress(status: int, remaining: int, total: int) -> None:
             nonlocal is_locked
-            give_up(status, remaining, total)
+            tell(status, remaining, total)
             if status == sqlite3.SQLITE_OK and not is_locked:
                 is_locked = True
                 with contextlib.closing(self._connect()) as reader:
                     self._hand_over(reader)
 
         pages = min(_PAGES, int(sqlite_files.pragma(work, "page_count")) - 1)
-        work.backup(live, pages=pages, progress=progress, sleep=sqlite_files.POLL_SECONDS)
+        with sqlite_files.telling("restore", work, self.path, self.deadline) as tell:
+            work.backup(live, pages=pages, progress=progress, sleep=sqlite_files.POLL_SECONDS)
         with contextlib.suppress(sqlite3.Error):
             live.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
 

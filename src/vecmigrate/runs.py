@@ -83,6 +83,7 @@ class Run:
         self._database_id = ""
         self._steps: Steps = ()
         self._shapes = Shapes(script, None)
+        self._written: frozenset[str] | None = None
         self._begun = self._changing = self._is_complete = self._has_new_backup = False
 
     def execute(self) -> None:
@@ -207,7 +208,7 @@ class Run:
             meta.write(copy, meta.read(connection))
             run_scripts(copy, self._script, self._steps, before=lambda step: self._adopt(copy, step))
 
-        rehearse(connection, self._shapes, change)
+        self._written = rehearse(connection, self._shapes, change)
 
     def _back_up(self, connection: Connection) -> tuple[str | None, bool]:
         if self.database.path is None and self.database.is_sqlite:
@@ -222,6 +223,7 @@ class Run:
             revision=self.report.from_revision,
             app_version=self.revisions.app_version(self.report.from_revision),
             direction=self._journal.direction,
+            written=self._written,
         )
 
     def _write_marker(self) -> None:
@@ -248,13 +250,9 @@ class Run:
         newest = self.revisions.get(self.report.to_revision)
         if newest is None:
             adoption.forget(connection)
-        meta.write(
-            connection,
-            {
-                "app_version": self.revisions.app_version(self.report.to_revision),
-                "compatible_from": newest.compatible_from if newest else None,
-            },
-        )
+        app_version = self.revisions.app_version(self.report.to_revision)
+        compatible_from = newest.compatible_from if newest else None
+        meta.write(connection, {"app_version": app_version, "compatible_from": compatible_from})
         history.add(connection, self._journal.attempts)
         require_at(connection, self.report.to_revision, database=str(self.database))
         self._watch.end(connection)
@@ -273,11 +271,12 @@ class Run:
         guard = LossGuard(connection, self._shapes)
         for step in self._steps:
             self._journal.begin_step()
+            guard.begin_step()
             kept = revision_of(step), direction_of(step)
             before = preserved.counts_of(connection, *kept)
             self._begin_step(connection, step)
             self._watch.begin_step(connection, *kept)
-            with triggers.kept(connection, revision_of(step)):
+            with triggers.kept(connection, revision_of(step)), guard.telling(step):
                 yield step
             checks.require_open(transaction, self.database, revision_of(step))
             lost = guard.end_step(context.opts.pop(ELSEWHERE, {}))

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from alembic.script import Script, ScriptDirectory
@@ -13,10 +14,15 @@ from sqlalchemy import Connection, column, inspect, select, table
 from vecmigrate.catalog import Object, column_names, objects
 from vecmigrate.engine import scratch
 from vecmigrate.schema import OWN_PREFIX, tool_metadata
-from vecmigrate.steps import run_scripts
+from vecmigrate.steps import Steps, run_scripts, script_of, target_of
 from vecmigrate.triggers import broken
 
 __all__ = ["Seeds", "Shape", "Shapes", "adopts", "adopts_views", "is_of_the_clock"]
+
+
+_LADDERS = 8
+_learned: dict[tuple[bytes, ...], Mapping[str | None, "Shape"]] = {}
+"""The shapes by the texts of the scripts: a process runs the same scripts on an empty database once."""
 
 
 @dataclass(frozen=True)
@@ -105,17 +111,27 @@ class Shapes:
         return self.every.hanging.union(*(adopts_views(each) for each in self.scripts()))
 
     @cached_property
-    def _shapes(self) -> dict[str | None, Shape]:
-        shapes: dict[str | None, Shape] = {None: Shape()}
+    def _shapes(self) -> Mapping[str | None, Shape]:
         if self._top is None:
-            return shapes
+            return {None: Shape()}
+        steps = self._script._upgrade_revs(self._top, "base")  # noqa: SLF001
+        texts = tuple(Path(script.path).read_bytes() for step in steps if (script := script_of(step)))
+        shapes = _learned.get(texts) or self._learn(steps)
+        if self.fault is None:
+            if len(_learned) >= _LADDERS:
+                _learned.clear()
+            _learned[texts] = shapes
+        return shapes
+
+    def _learn(self, steps: Steps) -> Mapping[str | None, Shape]:
+        shapes: dict[str | None, Shape] = {None: Shape()}
         with scratch() as empty:
             tool_metadata.create_all(empty)
             began = time.time()
-            for step in self._script._upgrade_revs(self._top, "base"):  # noqa: SLF001
+            for step in steps:
                 try:
                     run_scripts(empty, self._script, [step])
-                    shapes[step.to_revisions_no_deps[0]] = _shape(empty, began)
+                    shapes[target_of(step)] = _shape(empty, began)
                 except Exception as error:  # noqa: BLE001 - kept, and who needs to know all asks for it
                     self.fault = error
                     break

@@ -6,6 +6,7 @@ Only the first is damage. A collation or function of the service, or SQL of a ne
 import os
 import re
 import sqlite3
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from vecmigrate import sqlite_driver
@@ -66,16 +67,18 @@ def is_damage(error: BaseException) -> bool:
     return code == sqlite3.SQLITE_CORRUPT and not sqlite_driver.is_of_unknown_sql(error)
 
 
-def problems(connection: sqlite3.Connection, *, deep: bool = False) -> list[str]:
+def problems(connection: sqlite3.Connection, *, deep: bool = False, tables: Iterable[str] | None = None) -> list[str]:
     """Return what ``quick_check`` says of the file, without rows that merely break a CHECK or NOT NULL.
 
     What it lacks of the service's collations and functions is lent to it meanwhile: it asks them for nothing but
     constraints of rows. With ``deep`` also what ``integrity_check`` says of indexes, where nothing had to be lent.
+    With ``tables`` it looks at these and their indexes alone, and not at the list of free pages.
     """
     connection.text_factory = bytes
     lent: list[Lack] = []
     try:
-        lines = _findings(connection, lent)
+        asked = [None] if tables is None else list(tables)
+        lines = [line for each in asked for line in _findings(connection, lent, each)]
         if deep and not lent:
             lines += _findings(connection, lent, check="integrity_check")
     finally:
@@ -88,12 +91,16 @@ def problems(connection: sqlite3.Connection, *, deep: bool = False) -> list[str]
     return [line.decode(errors="replace") for line in found]
 
 
-def _findings(connection: sqlite3.Connection, lent: list[Lack], *, check: str = "quick_check") -> list[bytes]:
+def _findings(
+    connection: sqlite3.Connection, lent: list[Lack], table: str | None = None, *, check: str = "quick_check"
+) -> list[bytes]:
     while True:
         try:
             connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone()
-            most = _ALL if sqlite_driver.passes_over_sql(connection) else _MANY
-            return [line for (line,) in connection.execute(f"PRAGMA {check}({most})")]
+            of: object = _ALL if sqlite_driver.passes_over_sql(connection) else _MANY
+            if table is not None:
+                of = '"' + table.replace('"', '""') + '"'
+            return [line for (line,) in connection.execute(f"PRAGMA {check}({of})")]
         except sqlite3.OperationalError as error:
             if (raised := interruption(connection, error)) is not None:
                 raise raised from None

@@ -8,12 +8,12 @@ import contextlib
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from vecmigrate import file_rights
+from vecmigrate import file_rights, progress
 from vecmigrate.sqlite_driver import Connection, result_code
 
 __all__ = [
@@ -39,6 +39,8 @@ __all__ = [
     "size",
     "sync",
     "sync_folder",
+    "tables_of",
+    "telling",
     "triggers_of",
     "until",
 ]
@@ -47,6 +49,8 @@ SUFFIX = ".sqlite3"
 UNKNOWN = "unknown"
 """Stands for the revision of a database that does not say it, and is not at base."""
 POLL_SECONDS = 0.02
+_STEP_BYTES = 1 << 24
+"""So much is copied between two looks at the progress, which is as fast as all at once."""
 SIDECARS = ("-wal", "-shm", "-journal")
 _BUSY = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
 _OUTSIDE_THE_FILE = _BUSY | {
@@ -117,15 +121,54 @@ def patiently(action: Callable[[], _T], deadline: float) -> _T:
             time.sleep(POLL_SECONDS)
 
 
-def copy_pages(source: sqlite3.Connection, target_path: str, *, deadline: float) -> None:
-    """Copy the database of *source* into the existing empty file, in one pass, and sync it."""
+def copy_pages(source: sqlite3.Connection, target_path: str, *, deadline: float, what: str = "backup") -> None:
+    """Copy the database of *source* into the existing empty file, in one pass, and sync it.
+
+    Where somebody listens to the progress it goes in large steps, all of the state that is there at the first one.
+    """
     with contextlib.closing(connect(target_path)) as target:
         # Unsynced until it is whole: a copy that a crash cuts short is thrown away anyway.
         target.execute("PRAGMA synchronous=OFF")
-        source.backup(target, pages=-1, progress=until(deadline), sleep=POLL_SECONDS)
+        _copy_in_steps(source, target, deadline, what, target_path)
         # A copy of a WAL database is itself in WAL mode, and reading it would leave files beside it.
         target.execute("PRAGMA journal_mode=DELETE").fetchone()
     sync(target_path)
+
+
+def _copy_in_steps(
+    source: sqlite3.Connection, target: sqlite3.Connection, deadline: float, what: str, name: str
+) -> None:
+    if not progress.is_heard():
+        source.backup(target, pages=-1, progress=until(deadline), sleep=POLL_SECONDS)
+        return
+    # Else a commit of somebody else in between would begin the copy anew.
+    holds = not source.in_transaction
+    if holds:
+        source.execute("BEGIN")
+        patiently(lambda: source.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone(), deadline)
+    try:
+        with telling(what, source, name, deadline) as tell:
+            pages = max(1, _STEP_BYTES // int(pragma(source, "page_size")))
+            source.backup(target, pages=pages, progress=tell, sleep=POLL_SECONDS)
+    finally:
+        if holds:
+            source.execute("ROLLBACK")
+
+
+@contextlib.contextmanager
+def telling(
+    what: str, source: sqlite3.Connection, name: str, deadline: float
+) -> Iterator[Callable[[int, int, int], None]]:
+    """Give a ``progress`` for ``Connection.backup`` that gives up like ``until``, and tells how far the copy is."""
+    give_up, size = until(deadline), int(pragma(source, "page_size"))
+    with progress.phase(what, name=name, unit="bytes", total=content_size(source)) as phase:
+
+        def tell(status: int, remaining: int, total: int) -> None:
+            give_up(status, remaining, total)
+            if phase is not None:
+                phase.at((total - remaining) * size)
+
+        yield tell
 
 
 def fit_to_wal(path: str, scratch_path: str, *, page_size: int) -> None:
@@ -189,6 +232,15 @@ def last_status(connection: sqlite3.Connection) -> str | None:
     """Return how the newest attempt in the history ended, None if there is none. Read-only."""
     query = "SELECT CAST(status AS TEXT) FROM vecmigrate_history ORDER BY id DESC LIMIT 1"
     return next(iter(_texts(connection, query)), None)
+
+
+def tables_of(connection: sqlite3.Connection) -> list[str]:
+    """Return the names of all tables. Read-only."""
+    connection.text_factory = lambda text: text.decode(errors="replace")
+    try:
+        return [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+    finally:
+        connection.text_factory = str
 
 
 def triggers_of(connection: sqlite3.Connection, tables: Sequence[str]) -> list[tuple[str, str]]:

@@ -6,7 +6,7 @@ import shutil
 import sqlite3
 from pathlib import Path
 
-from vecmigrate import soundness, sqlite_driver, sqlite_files
+from vecmigrate import progress, soundness, sqlite_driver, sqlite_files
 from vecmigrate.causes import described
 from vecmigrate.errors import BackupError
 from vecmigrate.manifests import Backup, command
@@ -16,12 +16,15 @@ __all__ = [
     "check_size",
     "check_sound",
     "copy_verified",
+    "hashed",
     "is_damaged",
     "is_verified",
     "revision_in",
     "sha256",
     "verify",
 ]
+
+_BLOCK_BYTES = 1 << 20
 
 NO_ACCESS = frozenset({sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_READONLY})
 """What SQLite says of a file that it is kept from, whatever that holds."""
@@ -69,7 +72,7 @@ def check_size(backup: Backup, path: str = "") -> None:
 def _check_file(backup: Backup, path: str) -> None:
     check_size(backup, path)
     try:
-        if sha256(path) != backup.sha256:
+        if hashed(path) != backup.sha256:
             raise _refused(backup, "its sha256 differs from the manifest's")
     except OSError as error:
         raise _refused(backup, f"it cannot be read: {described(error)}") from error
@@ -110,6 +113,20 @@ def sha256(path: str) -> str:
     """Return the hash of a file, in hexadecimal digits."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def hashed(path: str) -> str:
+    """Return the hash of a file, and tell how far that is."""
+    digest = hashlib.sha256()
+    size = Path(path).stat().st_size
+    with progress.phase("verify", name=path, unit="bytes", total=size) as phase:
+        if phase is None:
+            return sha256(path)
+        with Path(path).open("rb") as file:
+            while block := file.read(_BLOCK_BYTES):
+                digest.update(block)
+                phase.at(file.tell())
+    return digest.hexdigest()
 
 
 def is_damaged(database: str, deadline: float) -> bool:

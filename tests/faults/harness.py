@@ -8,7 +8,6 @@ import ctypes
 import hashlib
 import json
 import marshal
-import multiprocessing
 import os
 import re
 import resource
@@ -34,14 +33,14 @@ import legacy
 import vecmigrate
 from doors import ROOT
 from ladder import REVISIONS, above
+from processes import FORKSERVER
 from vecmigrate import backups, cli, history, manifests, mirror
 
 ROUNDS = max(1, int(os.environ.get("VECMIGRATE_FAULT_ROUNDS", "3")))
 DOORS = ("cli", "alembic", "command", "service")
 MODES = ("wal", "delete")
 
-_FORKSERVER = multiprocessing.get_context("forkserver")
-_FORKSERVER.set_forkserver_preload(["faults.harness", "vecmigrate.runs", "vecmigrate.booting"])
+_FORKSERVER = FORKSERVER
 _FILE_EVENTS = {"open", "os.chmod", "os.link", "os.mkdir", "os.remove", "os.rename", "os.truncate"}
 
 

@@ -1,7 +1,6 @@
 """Commands about embedding models: reembed, and those under ``embeddings``."""
 
-import sys
-import time
+from contextlib import suppress
 from dataclasses import asdict
 
 import click
@@ -11,16 +10,13 @@ from vecmigrate.cli.root import cli
 from vecmigrate.embedding import inventory
 from vecmigrate.embedding.reembed import missing
 from vecmigrate.embedding.reembed import reembed as run
-from vecmigrate.embedding.worker import Progress, Reembedding
-from vecmigrate.errors import InterruptedRunError
+from vecmigrate.embedding.worker import Reembedding
+from vecmigrate.errors import InterruptedRunError, VecmigrateError
 from vecmigrate.signals import exit_code, finishing
 
 __all__ = ["embeddings", "reembed"]
 
 _MOST_TEXTS = 10_000
-_SECONDS_OF_A_LINE = 5.0
-_SECONDS_OF_A_BAR = 0.1
-_BAR = 24
 
 
 @command(cli)
@@ -56,8 +52,7 @@ def reembed(
     if dry_run:
         _show_missing(out, missing(context.migrator(), dimensions=dimensions), limit=limit)
         return
-    shown = _Shown(context)
-    with finishing() as received:
+    with finishing(lambda: _say_stopping(out)) as received:
         done = run(
             context.migrator(),
             embedder,
@@ -65,10 +60,9 @@ def reembed(
             dimensions=dimensions,
             swap=not no_swap,
             limit=limit,
-            on_progress=shown.show,
+            on_progress=out.shown.show,
             should_stop=lambda: bool(received),
         )
-    shown.end()
     if received:
         raise _stopped(received, done.embedded, done.remaining)
     lines = [
@@ -88,6 +82,13 @@ def _show_missing(out: Output, found: Reembedding, *, limit: int | None) -> None
     out.answer(document, lines)
 
 
+def _say_stopping(out: Output) -> None:
+    # The signal may have come in the middle of a line to the same stream, which takes no other then.
+    with suppress(RuntimeError, OSError, VecmigrateError):
+        out.shown.end()
+        echo("Stopping after the batch in flight; once more to stop at once.", err=True)
+
+
 def _stopped(received: list[int], embedded: int, remaining: int) -> InterruptedRunError:
     error = InterruptedRunError(
         f"Stopped by a signal after the batch in flight. {embedded} vectors made are kept; {remaining} are missing.",
@@ -95,51 +96,6 @@ def _stopped(received: list[int], embedded: int, remaining: int) -> InterruptedR
     )
     error.exit_code = exit_code(received)
     return error
-
-
-class _Shown:
-    """Progress on stderr: a bar on a terminal, a line every few seconds elsewhere, nothing with ``--quiet``."""
-
-    def __init__(self, context: Context) -> None:
-        self._is_quiet = context.verbosity < 0
-        self._is_terminal = sys.stderr.isatty()
-        self._at = time.monotonic()
-        self._is_open = False
-
-    def show(self, progress: Progress) -> None:
-        now = time.monotonic()
-        pause = _SECONDS_OF_A_BAR if self._is_terminal else _SECONDS_OF_A_LINE
-        if self._is_quiet or now - self._at < pause:
-            return
-        self._at = now
-        line = _line(progress)
-        if self._is_terminal:
-            click.echo(f"\r{_bar(progress)} {line}\033[K", nl=False, err=True)
-            self._is_open = True
-        else:
-            echo(line, err=True)
-
-    def end(self) -> None:
-        if self._is_open:
-            click.echo("", err=True)
-
-
-def _line(progress: Progress) -> str:
-    rate = progress.embedded / max(progress.duration_seconds, 1e-9)
-    left = f", {_time(progress.remaining / rate)} left" if rate else ""
-    return f"{progress.embedded:,} made, {progress.remaining:,} missing, {rate:,.1f} a second{left}"
-
-
-def _bar(progress: Progress) -> str:
-    total = progress.embedded + progress.remaining
-    full = _BAR * progress.embedded // total if total else _BAR
-    return f"[{'#' * full}{'.' * (_BAR - full)}]"
-
-
-def _time(seconds: float) -> str:
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
 
 
 @cli.group()

@@ -15,9 +15,11 @@ import click
 
 from vecmigrate import settings
 from vecmigrate.causes import told
+from vecmigrate.cli.bars import Shown
 from vecmigrate.engine import sqlite_url
 from vecmigrate.errors import ConfigurationError, VecmigrateError
 from vecmigrate.migrator import Migrator
+from vecmigrate.progress import told_to
 from vecmigrate.shell import quoted
 
 __all__ = ["Commands", "Context", "Output", "command", "complain", "echo", "print_json", "table"]
@@ -105,11 +107,13 @@ def command(group: click.Group, name: str | None = None) -> Callable[[F], click.
             out = Output(ctx.obj, as_json=options.pop("as_json"))
             try:
                 # What a revision script prints must not stand in the answer.
-                with contextlib.redirect_stdout(sys.stderr):
+                with contextlib.redirect_stdout(sys.stderr), told_to(out.shown.show):
                     code = function(ctx.obj, out, **options)
             except VecmigrateError as error:
                 error.next_step = ctx.obj.pasteable(error.next_step)
                 raise
+            finally:
+                out.shown.end()
             return code if isinstance(code, int) else None
 
         return group.command(name)(wrapped)
@@ -124,8 +128,10 @@ class Output:
         self._context = context
         self._as_json = as_json
         self._stdout = sys.stdout
+        self.shown = Shown(is_quiet=context.verbosity < 0)
 
     def answer(self, document: dict[str, Any], lines: Sequence[str]) -> None:
+        self.shown.end()
         with contextlib.redirect_stdout(self._stdout):
             if self._as_json:
                 print_json(document)
@@ -134,6 +140,7 @@ class Output:
                     echo(line)
 
     def say(self, message: str) -> None:
+        self.shown.end()
         self._context.say(self.pasteable(message))
 
     def complain(self, error: VecmigrateError) -> None:

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import BindParameter, Connection, Select, bindparam, delete, except_, func, select, text
+from sqlalchemy import BindParameter, Connection, Select, bindparam, delete, except_, func, select
 
-from vecmigrate.catalog import any_text, as_text
+from vecmigrate.catalog import any_text, as_text, execute_many
 from vecmigrate.embedding.models import CHUNKS, EMBEDDINGS
 from vecmigrate.schema import CLAIMS
 
@@ -38,14 +38,14 @@ _CLAIMED = _LOCKED.join(CLAIMS, CLAIMS.c.chunk_id == CHUNKS.c.chunk_id).where(
     CLAIMS.c.model == _model, CLAIMS.c.worker == _worker
 )
 _RELEASE = delete(CLAIMS).where(CLAIMS.c.model == _model, CLAIMS.c.worker == _worker)
-_CLAIM = text(
-    "INSERT INTO vecmigrate_claims (model, chunk_id, worker, until) VALUES (:model, :chunk_id, :worker, :until) "
+_CLAIM = (
+    "INSERT INTO vecmigrate_claims (model, chunk_id, worker, until) VALUES (?, ?, ?, ?) "
     # One that is there still is one whose lease has run out.
     "ON CONFLICT (model, chunk_id) DO UPDATE SET worker = excluded.worker, until = excluded.until"
 )
 _NOW = select(func.current_timestamp())
-_ADD = text(
-    "INSERT INTO vector_store_embeddings (model, chunk_id, vector) VALUES (:model, :id, :vector)"
+_ADD = (
+    "INSERT INTO vector_store_embeddings (model, chunk_id, vector) VALUES (?, ?, ?)"
     # A service that writes with both models may have been faster.
     " ON CONFLICT DO NOTHING"
 )
@@ -123,8 +123,7 @@ def take(connection: Connection, model: str, worker: str, ids: Sequence[str], *,
         texts.pop(theirs, None)
     if texts:
         until = live["now"] + lease
-        rows = [{"model": model, "chunk_id": each, "worker": worker, "until": until} for each in texts]
-        connection.execute(_CLAIM, rows)
+        execute_many(connection, _CLAIM, [(model, each, worker, until) for each in texts])
     return list(texts.items())
 
 
@@ -139,12 +138,12 @@ def put(
         return 0
     texts = _texts(connection, _CLAIMED, {"model": model, "worker": worker})
     rows = [
-        {"model": model, "id": each, "vector": vector}
+        (model, each, vector)
         for (each, embedded), vector in zip(batch, vectors, strict=True)
         if texts.get(each) == embedded
     ]
     if rows:
-        connection.execute(_ADD, rows)
+        execute_many(connection, _ADD, rows)
     release(connection, model, worker)
     return len(rows)
 

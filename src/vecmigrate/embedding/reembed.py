@@ -4,8 +4,9 @@ from collections.abc import Callable
 
 from vecmigrate.access import Access
 from vecmigrate.embedding.embedders import Embedder
-from vecmigrate.embedding.worker import Progress, Reembedding, Worker
+from vecmigrate.embedding.worker import Reembedding, Worker
 from vecmigrate.errors import DatabaseUnusableError, LockTimeoutError, VecmigrateError
+from vecmigrate.progress import Progress
 from vecmigrate.turns import Turns
 
 __all__ = ["missing", "reembed"]

@@ -43,7 +43,7 @@ def _tried(embedder: Embedder, texts: list[str], dimensions: int, should_stop: C
             raise
         except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever somebody else's code raises
             if pause is None or should_stop():
-                raise _failed(error) from told(error)
+                raise _failed(error) from told(error, of_rows=True)
             log.warning("The embedder raised %s; it is asked again in %g s.", type(error).__name__, pause)
             time.sleep(pause)
     raise AssertionError
@@ -57,6 +57,6 @@ def _called(embedder: Embedder, texts: list[str]) -> object:
 
 def _failed(error: BaseException) -> EmbedderError:
     return EmbedderError(
-        f"The embedder raised {described(error)}, also when it was asked again. {KEPT}",
+        f"The embedder raised {described(error, of_rows=True)}, also when it was asked again. {KEPT}",
         next_step="see where with -v before the command's name, then run the same command again",
     )

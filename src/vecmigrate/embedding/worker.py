@@ -15,6 +15,7 @@ from vecmigrate.embedding.anchor import Anchor
 from vecmigrate.embedding.embedders import Embedder
 from vecmigrate.embedding.vectors import KEPT, DimensionsError
 from vecmigrate.errors import AheadError, EmbedderError, LockTimeoutError, ModelError, VecmigrateError
+from vecmigrate.progress import Progress
 from vecmigrate.turns import Turns
 
 __all__ = ["Progress", "Reembedding", "Worker"]
@@ -23,16 +24,6 @@ log = logging.getLogger("vecmigrate")
 
 _POLL_SECONDS = 0.2
 _COUNTING_SHARE = 20
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far it is: ``embedded`` by this call, ``remaining`` in the database, about, after ``duration_seconds``."""
-
-    model: str
-    embedded: int
-    remaining: int
-    duration_seconds: float
 
 
 @dataclass(frozen=True)
@@ -311,7 +302,8 @@ class Worker:
         if time.monotonic() - self._counted_at > 1 + _COUNTING_SHARE * self._counting_took:
             with self._turns.reading() as connection:
                 self._count(connection)
-        self._on_progress(Progress(self._model, self.embedded, self._remaining, time.monotonic() - self._began))
+        total, seconds = self.embedded + self._remaining, time.monotonic() - self._began
+        self._on_progress(Progress("embed", self._model, "chunks", self.embedded, total, seconds))
 
     def give_up(self) -> None:
         """Give up the claims of a worker that ends before its batch; if that fails, their lease runs out."""

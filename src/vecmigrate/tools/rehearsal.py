@@ -194,7 +194,7 @@ def _copy(access: Access, copy: str, found: Rehearsal) -> tuple[float, str]:
         found.bytes_before = size
         began = time.monotonic()
         sqlite_files.new_file(copy)
-        sqlite_files.copy_pages(driver, copy, deadline=began + timeout)
+        sqlite_files.copy_pages(driver, copy, deadline=began + timeout, what="copy")
         return time.monotonic() - began, str(sqlite_files.pragma(driver, "journal_mode"))
 
 
