@@ -128,6 +128,21 @@ def test_down_after_the_swap_makes_the_old_model_active_again(at_001: Path) -> N
     assert at_head == legacy.digest(at_001)
 
 
+@pytest.mark.parametrize("is_purged", [False, True])
+def test_the_way_back_to_a_model_without_vectors_is_told(at_001: Path, *, is_purged: bool) -> None:
+    """Who purged the old model, or has chunks that came since, hears that a search will not find them."""
+    add_chunks(at_001)
+    vecmigrate.upgrade(url(at_001))
+    if is_purged:
+        legacy.execute(at_001, f"DELETE FROM vector_store_embeddings WHERE model = '{OLD}' AND chunk_id = 'c1'")
+
+    result = run_cli("--db-path", at_001, "rollback", "--to-version", "001")
+
+    assert 0 == result.code, result.err
+    assert is_purged == ("chunks without a vector of it" in result.out + result.err)
+    assert [(OLD, 384, "active")] == models(at_001)
+
+
 def test_many_chunks_are_not_looked_at_but_swap_at_once_when_asked(at_001: Path) -> None:
     """Whether very many chunks have their vectors is too much to look at in a run: activating it looks, and swaps."""
     add_chunks(at_001, count=10_001)

@@ -16,7 +16,7 @@ import time
 import sqlalchemy as sa
 from alembic import context, op
 
-from vecmigrate.operations.v1 import kept_rows
+from vecmigrate.operations.v1 import kept_rows, notes
 
 revision = "002"
 down_revision = "001"
@@ -88,6 +88,7 @@ def downgrade() -> None:
     if not none_was_active and not _has_active(bind):
         # The one that was active before: the one retired last.
         bind.execute(models.update().where(models.c.name == bind.scalar(_newest_retired())).values(state="active"))
+    _tell_of_missing(bind)
     if present is None:
         return
     if was is not None:
@@ -118,10 +119,25 @@ def _model(bind: sa.Connection) -> dict[str, object] | None:
 def _is_complete(bind: sa.Connection) -> bool:
     """Tell whether every chunk is seen to have a vector of the new model; the first that has none decides."""
     first = sa.select(chunks.c.chunk_id).limit(MOST_LOOKED_AT + 1).subquery()
-    has_vector = sa.exists().where(embeddings.c.model == MODEL, embeddings.c.chunk_id == first.c.chunk_id)
-    if bind.scalar(sa.select(sa.literal(1)).select_from(first).where(~has_vector).limit(1)):
+    if _is_missing(bind, first, MODEL):
         return False
     return bool(bind.scalar(sa.select(sa.func.count()).select_from(first)) <= MOST_LOOKED_AT)
+
+
+def _is_missing(bind: sa.Connection, some: sa.Subquery, model: str) -> bool:
+    """Tell whether one of some chunks has no vector of a model."""
+    has_vector = sa.exists().where(embeddings.c.model == model, embeddings.c.chunk_id == some.c.chunk_id)
+    return bind.scalar(sa.select(sa.literal(1)).select_from(some).where(~has_vector).limit(1)) is not None
+
+
+def _tell_of_missing(bind: sa.Connection) -> None:
+    """Tell where a search by the model that is active again would not find all chunks: of the first ones."""
+    active = bind.scalar(sa.select(models.c.name).where(models.c.state == "active"))
+    if active and _is_missing(bind, sa.select(chunks.c.chunk_id).limit(MOST_LOOKED_AT).subquery(), active):
+        notes.note(
+            f"{active} is the active model again, and there are chunks without a vector of it, which a search does not "
+            "find: they came since, or its vectors were purged. Go forward again, or let the service embed them."
+        )
 
 
 def _retire(bind: sa.Connection, row: dict[str, object]) -> None:

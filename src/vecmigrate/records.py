@@ -132,8 +132,10 @@ def _mirror(database: str, settings: Settings) -> Mirror:
 
 def _is_same(one: str, other: str) -> bool:
     """Tell whether two paths are one file, or will be: through links, and whatever the case of letters."""
-    if os.path.exists(one) and os.path.exists(other):
-        return os.path.samefile(one, other)
+    # One that cannot be looked at is told when it is opened.
+    with suppress(OSError):
+        if os.path.exists(one) and os.path.exists(other):
+            return os.path.samefile(one, other)
     return os.path.normcase(os.path.realpath(one)) == os.path.normcase(os.path.realpath(other))
 
 

@@ -4,7 +4,7 @@ import _thread
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -47,10 +47,11 @@ def terminable() -> Iterator[list[int]]:
 
 
 @contextmanager
-def finishing() -> Iterator[list[int]]:
+def finishing(on_first: Callable[[], object]) -> Iterator[list[int]]:
     """Note the first SIGINT or SIGTERM, so that what is under way can be finished; the second one ends it at once.
 
-    Yields a list that gets the number of the signal. Outside the main thread it does nothing.
+    Yields a list that gets the number of the signal; ``on_first`` is called in the handler. Outside the main thread it
+    does nothing.
     """
     received: list[int] = []
     before: dict[int, Any] = {}
@@ -59,6 +60,7 @@ def finishing() -> Iterator[list[int]]:
         if received:
             before[number](number, frame)
         received.append(number)
+        on_first()
 
     if threading.current_thread() is not threading.main_thread():
         yield received

@@ -112,8 +112,13 @@ def _document() -> str:
         "- The *doors* are `vecmigrate` (cli), the `alembic` command (alembic), `alembic.command.upgrade` in a",
         "  program (command) and `vecmigrate.ensure_current` in a service (service).",
         "- *wal* and *delete* are the two journal modes of SQLite.",
-        "- Not tried: a loss of power (only processes die here, the system goes on), disks that lie about what",
-        "  they have written, network folders, and other systems than the one named above.",
+        "- A *call* is one of the system for a file or folder, made by Python or by SQLite itself. It fails once, with",
+        "  an error that it can have; all else goes on as ever. With `VECMIGRATE_REFUSALS=100000` all calls fail, with",
+        "  each of their errors.",
+        "- A *loss of power* is replayed: the writes, syncs and names of a command are recorded, and its folder is",
+        "  made anew as a disk may have it then. What was not synced is there, missing, or torn at 512 bytes.",
+        "- Not tried: disks that lie about what they have written, network folders, and other systems than the one",
+        "  named above.",
     ]
     for kind in sorted({kind for kind, _ in harness.outcomes}):
         lines += ["", f"## {kind}", "", "| what was tried | times | outcome |", "|---|---:|---|"]

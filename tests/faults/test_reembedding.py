@@ -24,7 +24,8 @@ from vecmigrate.embedding import claims
 from vecmigrate.embedding.reembed import reembed
 
 SIGKILL = -9
-CHUNKS = int(os.environ.get("VECMIGRATE_FAULT_CHUNKS", "600"))
+CHUNKS = 500 * ROUNDS
+"""A hundred thousand at the 200 rounds that the page is written with."""
 KIND = "Re-embedding"
 
 
@@ -312,6 +313,7 @@ def test_a_signal_ends_it_after_the_batch_in_flight(number: signal.Signals, tmp_
     worker = start(command, str(database), str(tmp_path))
     worker.await_output("embedding")
     worker.signal(number)
+    worker.await_output("once more to stop at once")
     assert 128 + number == worker.wait(), worker.output
     harness.require_explained(worker.output)
     assert "5 vectors made are kept" in worker.output
@@ -319,6 +321,22 @@ def test_a_signal_ends_it_after_the_batch_in_flight(number: signal.Signals, tmp_
     assert [] == legacy.query(database, "SELECT * FROM vecmigrate_claims")
     finish(database)
     tried(KIND, f"{number.name} while a batch is in flight", "written, then ended")
+
+
+def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
+    """An embedder that hangs is not waited for, its claims are given up, and nothing of the batch is written."""
+    database = embedding.build(tmp_path / "service.sqlite3", 20)
+    embedder_file(tmp_path, 60.0)
+    worker = start(command, str(database), str(tmp_path))
+    worker.await_output("embedding")
+    worker.signal(signal.SIGTERM)
+    worker.await_output("once more")
+    worker.signal(signal.SIGTERM)
+    assert 143 == worker.wait(), worker.output
+    harness.require_explained(worker.output)
+    assert 0 == vectors(database)
+    finish(database)
+    tried(KIND, "a second signal while an embedder hangs", "ended at once, claims given up")
 
 
 def back_and_up(database: Path) -> None:

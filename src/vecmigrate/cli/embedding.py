@@ -1,17 +1,18 @@
 """Commands about embedding models: reembed, and those under ``embeddings``."""
 
+from contextlib import suppress
 from dataclasses import asdict
 
 import click
 
 from vecmigrate.cli.looks import counted
-from vecmigrate.cli.output import Context, Output, command
+from vecmigrate.cli.output import Context, Output, command, echo
 from vecmigrate.cli.root import cli
 from vecmigrate.embedding import inventory
 from vecmigrate.embedding.reembed import missing
 from vecmigrate.embedding.reembed import reembed as run
 from vecmigrate.embedding.worker import Reembedding
-from vecmigrate.errors import InterruptedRunError
+from vecmigrate.errors import InterruptedRunError, VecmigrateError
 from vecmigrate.shell import quoted
 from vecmigrate.signals import exit_code, finishing
 
@@ -53,7 +54,7 @@ def reembed(
     if dry_run:
         _show_missing(out, missing(context.migrator(), dimensions=dimensions), limit=limit)
         return
-    with finishing() as received:
+    with finishing(lambda: _say_stopping(out)) as received:
         done = run(
             context.migrator(),
             embedder,
@@ -80,6 +81,13 @@ def _show_missing(out: Output, found: Reembedding, *, limit: int | None) -> None
     lines = [f"Would make {wanted:,} of the {found.remaining:,} vectors of {found.model} that are missing."]
     document = asdict(found) | {"dry_run": True, "duration_seconds": round(found.duration_seconds, 6)}
     out.answer(document, lines)
+
+
+def _say_stopping(out: Output) -> None:
+    # The signal may have come in the middle of a line to the same stream, which takes no other then.
+    with suppress(RuntimeError, OSError, VecmigrateError):
+        out.shown.end()
+        echo("Stopping after the batch in flight; once more to stop at once.", err=True)
 
 
 def _stopped(received: list[int], embedded: int, remaining: int) -> InterruptedRunError:
