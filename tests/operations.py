@@ -28,7 +28,7 @@ def database(*statements: str) -> Iterator[sa.Connection]:
         yield connection
 
 
-def in_script(connection: sa.Connection, change: Callable[[], None]) -> None:
+def in_script(connection: sa.Connection, change: Callable[[], object]) -> None:
     """Call a function as Alembic calls ``upgrade`` and ``downgrade`` of a script."""
     context = MigrationContext.configure(connection, opts={"transactional_ddl": True})
     with Operations.context(context):

@@ -60,3 +60,20 @@ def test_a_table_that_is_not_there_is_a_mistake() -> None:
     """The error names it, and nothing is written."""
     with database() as connection, pytest.raises(ChangeError, match="There is no table t"):
         in_script(connection, lambda: operations.keep_rows("t", revision="003"))
+
+
+@pytest.mark.parametrize("values", ["('a'), ('b')", ""], ids=["with rows", "empty"])
+def test_a_script_learns_whether_a_table_was_kept(values: str) -> None:
+    """Its own rows go into a new table once: what somebody deleted since does not come back with them."""
+    told: list[bool] = []
+    with database("CREATE TABLE t (k TEXT PRIMARY KEY)") as connection:
+        in_script(connection, lambda: told.append(operations.return_rows("t", revision="003")))
+        if values:
+            connection.exec_driver_sql(f"INSERT INTO t VALUES {values}")
+        for _ in range(2):
+            in_script(connection, lambda: operations.keep_rows("t", revision="003"))
+            connection.exec_driver_sql("DELETE FROM t")
+            in_script(connection, lambda: told.append(operations.return_rows("t", revision="003")))
+
+        assert [False, True, True] == told
+        assert [] == kept(connection)

@@ -66,6 +66,8 @@ FAULTS: dict[str, tuple[Any, str]] = {
     "infinity": ([[math.inf, 0.5, 1.0], NUMBERS], "NaN or an infinity in vector 1"),
     "two infinities": ([[math.inf, -math.inf, 1.0], NUMBERS], "NaN or an infinity in vector 1"),
     "too large for float32": ([NUMBERS, [1e39, 1.0, 1.0]], "NaN or an infinity in vector 2"),
+    "minus infinity": ([NUMBERS, [0.5, 1.0, -math.inf]], "NaN or an infinity in vector 2"),
+    "a negative NaN": ([struct.pack("<2f", 1, 1) + b"\x01\x00\x80\xff", NUMBERS], "NaN or an infinity in vector 1"),
     "NaN in bytes": ([struct.pack("<3f", 1, math.nan, 1), NUMBERS], "NaN or an infinity in vector 1"),
     "zeros": ([NUMBERS, [0.0, -0.0, 0.0]], "zeros alone as vector 2"),
     "too small for float32": ([NUMBERS, [1e-60, 0.0, 0.0]], "zeros alone as vector 2"),
@@ -74,6 +76,15 @@ FAULTS: dict[str, tuple[Any, str]] = {
     "None as a vector": ([None, NUMBERS], "vector 1 what is no sequence of numbers"),
     "bytes of no floats": ([b"12345", NUMBERS], "vector 1 what is no sequence of numbers"),
 }
+
+
+def test_the_largest_numbers_are_taken() -> None:
+    """They are no infinities, although they begin with almost the same bits."""
+    largest = struct.unpack("<f", b"\xff\xff\x7f\x7f")[0]
+
+    assert [struct.pack("<3f", largest, largest, -largest)] == pack(
+        [[largest, largest, -largest]], count=1, dimensions=3
+    )
 
 
 @pytest.mark.parametrize("fault", FAULTS)

@@ -19,7 +19,19 @@ from typing import Any
 import sqlalchemy as sa
 from alembic import op
 
-from vecmigrate.operations.v1 import cells, codec, conversion, found, kept_rows, notes, plain, readers, reversal, shapes
+from vecmigrate.operations.v1 import (
+    cache,
+    cells,
+    codec,
+    conversion,
+    found,
+    kept_rows,
+    notes,
+    plain,
+    readers,
+    reversal,
+    shapes,
+)
 
 revision = "001"
 down_revision = "000"
@@ -145,7 +157,8 @@ def create_indexes() -> None:
 def create_legacy() -> None:
     op.create_table(
         TABLE,
-        sa.Column("session_id", sa.Text, primary_key=True),
+        # PostgreSQL loads a table faster without its key, and SQLite can't give it one later.
+        sa.Column("session_id", sa.Text, primary_key=dialect() == "sqlite", nullable=False),
         sa.Column("vector_store_id", sa.Text, nullable=False),
         sa.Column("provider", sa.Text, nullable=False),
         sa.Column("expires_at", BIG, nullable=False),
@@ -155,13 +168,23 @@ def create_legacy() -> None:
     )
 
 
+def create_legacy_keys() -> None:
+    if dialect() != "sqlite":
+        op.create_primary_key(None, TABLE, ["session_id"])
+
+
 def create_legacy_indexes() -> None:
     op.create_index("idx_vector_stores_updated", TABLE, ["updated_at"])
     op.create_index("idx_vector_stores_expires", TABLE, ["expires_at"])
 
 
 def create_found_unified() -> None:
-    create_unified(TABLE, keyed=True)
+    create_unified(TABLE, keyed=dialect() == "sqlite")
+
+
+def create_found_keys() -> None:
+    if dialect() != "sqlite":
+        op.create_primary_key("pk_vector_stores", TABLE, ["vector_store_id"])
     create_keys()
 
 
@@ -326,7 +349,6 @@ def told_stores(connection: sa.Connection) -> Iterator[Counter[str]]:
     big = "INTEGER" if dialect() == "sqlite" else "BIGINT"
     columns = f"vector_store_id TEXT, store_type TEXT, document_count {big}, seconds {big}, fraction TEXT"
     connection.exec_driver_sql(f"CREATE TEMPORARY TABLE vecmigrate_told ({columns})")
-    connection.exec_driver_sql("CREATE INDEX vecmigrate_told_id ON vecmigrate_told (vector_store_id)")
     names = ("vector_store_id", "store_type", "document_count", "seconds", "fraction")
     untold: Counter[str] = Counter()
     key, is_told = plain.row_key(connection), IS_TOLD[dialect()]
@@ -348,6 +370,7 @@ def told_stores(connection: sa.Connection) -> Iterator[Counter[str]]:
                 except readers.UnfitError as unfit:
                     untold[str(unfit)] += 1
             cells.insert(connection, "vecmigrate_told", names, rows)
+    connection.exec_driver_sql("CREATE INDEX vecmigrate_told_id ON vecmigrate_told (vector_store_id)")
     # One id twice, in a table without its primary key: the first row is the store.
     twins = "SELECT t.vector_store_id FROM vecmigrate_told t GROUP BY t.vector_store_id HAVING count(*) > 1"
     place = f"row_number() OVER (PARTITION BY s.vector_store_id ORDER BY s.seconds, s.fraction, {key})"
@@ -446,15 +469,16 @@ def separate(connection: sa.Connection) -> None:
         # The revision was stamped: it made nothing, so nothing goes.
         shape_name = "legacy"
     shape = next((each for each in UNIFY.shapes if SHAPE_NAMES[each.key] == shape_name), None)
-    with told_stores(connection):
+    with told_stores(connection), cache.large_cache(connection):
         leave(connection, is_unified=shape_name == "unified")
     reversal.revert_table(
         UNIFY,
         shape,
         found.found_sql(connection, TABLE),
         create=create_found_unified if shape_name == "unified" else create_legacy,
+        create_keys=create_found_keys if shape_name == "unified" else create_legacy_keys,
         create_indexes=create_indexes if shape_name == "unified" else create_legacy_indexes,
-        leaving="s.vector_store_id IN (SELECT l.vector_store_id FROM vecmigrate_leaving l)",
+        leaving="s.name IS NOT NULL AND s.vector_store_id IN (SELECT l.vector_store_id FROM vecmigrate_leaving l)",
     )
     connection.exec_driver_sql("DROP TABLE vecmigrate_leaving")
     if stores == "made":
@@ -604,7 +628,8 @@ IS_TOLD = {
     ),
     "postgresql": (
         "s.store_id IS NOT NULL AND s.store_type IN ('conversation', 'commit') AND s.doc_count IS NOT NULL "
-        "AND s.created_at ~ '^(?!0000)[0-9]{4}-((0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])|(0[13-9]|1[0-2])-(29|30)|"
+        "AND left(s.created_at, 4) <> '0000' "
+        "AND s.created_at ~ '^[0-9]{4}-((0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])|(0[13-9]|1[0-2])-(29|30)|"
         "(0[13578]|1[02])-31)[T ]([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]([.][0-9]+)?(Z|[+]00:00)?$'"
     ),
 }

@@ -22,6 +22,7 @@ __all__ = [
     "any_text",
     "as_text",
     "column_names",
+    "columns_on_server",
     "database_uuid",
     "execute_many",
     "has_content",
@@ -149,10 +150,20 @@ def is_there(connection: Connection, function: str) -> bool:
     return bool(connection.scalar(query, {"function": function}))
 
 
-def trigger_bodies(connection: Connection) -> dict[str, str]:
-    """Return the source of what the triggers of PostgreSQL call, by name. None on SQLite, which knows what it names.
+def columns_on_server(connection: Connection) -> frozenset[tuple[str, str]]:
+    """Return all columns of PostgreSQL, each with its table. Read-only."""
+    query = (
+        "SELECT c.relname, a.attname FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid WHERE a.attnum > 0 "
+        "AND NOT a.attisdropped AND c.relkind IN ('r', 'p', 'v') AND pg_table_is_visible(c.oid) "
+        "AND c.relnamespace <> 'pg_catalog'::regnamespace"
+    )
+    return frozenset((table, column) for table, column in connection.exec_driver_sql(query))
 
-    Read-only.
+
+def trigger_bodies(connection: Connection) -> dict[str, str]:
+    """Return the source of what the triggers of PostgreSQL call, by name. Read-only.
+
+    None on SQLite, which looks into its triggers itself.
     """
     if is_sqlite(connection):
         return {}

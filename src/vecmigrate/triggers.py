@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from sqlalchemy import Connection, event, inspect
 from sqlalchemy.exc import DBAPIError
 
-from vecmigrate.catalog import Object, Trigger, is_there, quoted, trigger_bodies, triggers
+from vecmigrate.catalog import Object, Trigger, columns_on_server, is_there, quoted, trigger_bodies, triggers
 from vecmigrate.causes import described
 from vecmigrate.errors import RunFailedError
 from vecmigrate.schema import OWN_PREFIX
@@ -32,7 +32,7 @@ def kept(connection: Connection, revision: str | None) -> Iterator[None]:
     drops. Raises LostTriggerError for one that cannot be made, and for one of ours whose function is out of date.
     """
     before, bodies = triggers(connection), _own_bodies(connection)
-    columns = _columns(connection) if bodies else frozenset()
+    columns = columns_on_server(connection) if bodies else frozenset()
     dropped: set[str] = set()
 
     def note(_connection: object, _cursor: object, statement: str, *_: object) -> None:
@@ -79,19 +79,11 @@ def _own_bodies(connection: Connection) -> dict[str, str]:
     return {name: body for name, body in trigger_bodies(connection).items() if name.startswith(OWN_PREFIX)}
 
 
-def _columns(connection: Connection) -> frozenset[tuple[str, str]]:
-    return frozenset(
-        (table, column["name"])
-        for (_, table), columns in inspect(connection).get_multi_columns().items()
-        for column in columns
-    )
-
-
 def _require_current(
     connection: Connection, before: dict[str, str], columns: frozenset[tuple[str, str]], revision: str | None
 ) -> None:
     """Raise LostTriggerError for a trigger of ours that names a column which is gone, and was not made anew."""
-    gone = columns - _columns(connection)
+    gone = columns - columns_on_server(connection)
     after = _own_bodies(connection) if gone else {}
     for name, body in after.items():
         words = set(re.findall(r"\w+", body))

@@ -62,10 +62,16 @@ def _require_sound(values: "array[float]", number: int, dimensions: int) -> None
             dimensions=len(values),
         )
     # A sum of float32 is finite in double precision, unless one of them is not.
-    if not math.isfinite(sum(values)):
+    if _has_highest_exponent(values) and not math.isfinite(sum(values)):
         raise _refused(f"returned NaN or an infinity in vector {number}")
     if not any(values):
         raise _refused(f"returned zeros alone as vector {number}")
+
+
+def _has_highest_exponent(values: "array[float]") -> bool:
+    """Tell whether a value may be NaN or an infinity, by the first bits of each: a sum takes ten times as long."""
+    first = values.tobytes()[3 if sys.byteorder == "little" else 0 :: 4]
+    return b"\x7f" in first or b"\xff" in first
 
 
 def _swapped(values: "array[float]") -> "array[float]":

@@ -23,6 +23,7 @@ __all__ = ["Progress", "Reembedding", "Worker"]
 log = logging.getLogger("vecmigrate")
 
 _POLL_SECONDS = 0.2
+_FIRST_POLL_SECONDS = 0.01
 _COUNTING_SHARE = 20
 
 
@@ -149,10 +150,10 @@ class Worker:
 
     def _make_vectors(self, *, swaps: bool) -> bool:
         """Go through the chunks until none is missing, and swap then if that is wanted; return whether it was done."""
-        idle_since: float | None = None
+        idle_since, pause = None, _FIRST_POLL_SECONDS
         while True:
             if self._pass():
-                idle_since = None
+                idle_since, pause = None, _FIRST_POLL_SECONDS
             with self._turns.reading() as connection:
                 self._count(connection)
                 is_claimed = claims.of_others(connection, self._model, self._id)
@@ -167,7 +168,9 @@ class Worker:
             if idle_since and time.monotonic() - idle_since > self._access.settings.lock_timeout:
                 raise self._unobtainable()
             if is_claimed or idle_since:
-                time.sleep(_POLL_SECONDS)
+                # At the end others have one batch in flight; who waits for the lease of a dead one looks less often.
+                time.sleep(pause)
+                pause = min(2 * pause, _POLL_SECONDS)
 
     def _unobtainable(self) -> ModelError:
         return ModelError(

@@ -94,9 +94,13 @@ def keep_rows(table: str, *, revision: str, semantics: int = 1) -> None:
     op.invoke(directives.KeepRowsOp(table, revision=revision, semantics=semantics))
 
 
-def return_rows(table: str, *, revision: str, semantics: int = 1) -> None:
-    """Put kept rows back after ``op.create_table``; a row that the table refuses stays kept. Writes."""
-    op.invoke(directives.ReturnRowsOp(table, revision=revision, semantics=semantics))
+def return_rows(table: str, *, revision: str, semantics: int = 1) -> bool:
+    """Put kept rows back after ``op.create_table``; a row that the table refuses stays kept. Writes.
+
+    Returns whether the table was kept before, with or without rows. Where it was not, a script that has rows of its
+    own for the table puts them in now.
+    """
+    return bool(op.invoke(directives.ReturnRowsOp(table, revision=revision, semantics=semantics)))
 
 
 def stands_elsewhere(table: str) -> None:

@@ -120,9 +120,9 @@ class ReturnRowsOp(_RowsOp):
     """Gives a table that was made again the rows that ``keep_rows`` kept."""
 
     @classmethod
-    def return_rows(cls, operations: Operations, table: str, *, revision: str, semantics: int = 1) -> None:
+    def return_rows(cls, operations: Operations, table: str, *, revision: str, semantics: int = 1) -> bool:
         """Put kept rows back: see ``vecmigrate.operations.return_rows``."""
-        operations.invoke(cls(table, revision=revision, semantics=semantics))
+        return bool(operations.invoke(cls(table, revision=revision, semantics=semantics)))
 
     def reverse(self) -> "KeepRowsOp":
         return KeepRowsOp(self.table, revision=self.revision)
@@ -135,6 +135,8 @@ def _keep(operations: Operations, operation: KeepRowsOp) -> None:
 
 
 @Operations.implementation_for(ReturnRowsOp)
-def _return(operations: Operations, operation: ReturnRowsOp) -> None:
-    run = returned_script if operations.migration_context.as_sql else put_back
-    run(operations, operation.table, operation.revision)
+def _return(operations: Operations, operation: ReturnRowsOp) -> bool:
+    if operations.migration_context.as_sql:
+        returned_script(operations, operation.table, operation.revision)
+        return False
+    return put_back(operations, operation.table, operation.revision)

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable, Iterator
+from functools import partial
 from typing import Any
 
 from alembic.autogenerate import compare_metadata
@@ -11,8 +12,10 @@ from sqlalchemy import Connection
 
 from vecmigrate import app_versions, revisions
 from vecmigrate.access import one_at_a_time
+from vecmigrate.catalog import table_names
 from vecmigrate.errors import ConfigurationError
-from vecmigrate.schema import is_in_models, is_ours, metadata
+from vecmigrate.schema import OWN_PREFIX, is_in_models, is_ours, metadata
+from vecmigrate.shapes import adopts
 from vecmigrate.steps import unannounced
 from vecmigrate.tools import script_files, trial
 from vecmigrate.tools.checkout import Checkout
@@ -32,7 +35,7 @@ def check(project: Checkout) -> list[Finding]:
             found += _loaded(project)
         if not _errors(found):
             script = ScriptDirectory.from_config(project.config)
-            found += trial.on_empty(script, _models)
+            found += trial.on_empty(script, partial(_models, script))
             found += [each for each in trial.on_filled(script) if each not in found]
         elif not any(each.code in {"upgrade", "downgrade"} for each in found):
             found.append(Finding("not-run", "note", "The scripts were not run, because of the errors.", _AGAIN[5:]))
@@ -158,7 +161,17 @@ def _loaded(project: Checkout) -> Iterator[Finding]:
 # What they give.
 
 
-def _models(connection: Connection) -> Iterator[Finding]:
+def _models(script: ScriptDirectory, connection: Connection) -> Iterator[Finding]:
+    adopted = {name for each in script.walk_revisions() for name in adopts(each)}
+    made = {name for name in table_names(connection) if not name.startswith((OWN_PREFIX, "sqlite_"))}
+    for name in sorted(made - adopted - metadata.tables.keys()):
+        yield Finding(
+            "models",
+            "error",
+            "src/vecmigrate/schema.py is not what the scripts give: the scripts have and the models do not: "
+            f"table {name}.",
+            f"add the table to the models, {_AGAIN}",
+        )
     options = {"include_name": is_ours, "include_object": is_in_models, "target_metadata": metadata}
     with unannounced():
         context = MigrationContext.configure(connection, opts=options)

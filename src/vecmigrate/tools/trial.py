@@ -177,11 +177,11 @@ def _losses(revision: Script, expected: _State, found: _State, way: str) -> Iter
     for table in sorted(expected.rows.keys() | found.rows.keys()):
         before, after = expected.rows.get(table, []), found.rows.get(table, [])
         if before != after:
-            lost = len(_minus(before, after))
-            message = (
-                f"{revision.revision}, {way}: {lost} of {len(before)} rows of {table} are gone or changed"
-                f"{_columns(before, after)}, and {len(_minus(after, before))} are there instead."
-            )
+            lost, new = len(_minus(before, after)), len(_minus(after, before))
+            told = f"{lost} of {len(before)} rows of {table} are gone or changed{_columns(before, after)}"
+            message = f"{revision.revision}, {way}: {told}, and {new} are there instead."
+            if not lost:
+                message = f"{revision.revision}, {way}: {new} rows of {table} are there that were not there before."
             yield Finding("rows", "error", message, _KEEP)
 
 

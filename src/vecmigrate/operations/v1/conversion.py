@@ -7,6 +7,7 @@ from alembic import op
 
 from vecmigrate.catalog import is_sqlite, quoted, table_names
 from vecmigrate.operations.v1 import plain
+from vecmigrate.operations.v1.cache import large_cache
 from vecmigrate.operations.v1.cells import count
 from vecmigrate.operations.v1.contest import land, wanted_keys
 from vecmigrate.operations.v1.found import Hanging, rebuild_external_content
@@ -36,7 +37,8 @@ def convert_table(change: Conversion, *, add: Add) -> None:
         connection.exec_driver_sql(f"DROP INDEX IF EXISTS {quoted(name)}")
     new = f"vecmigrate_new_{change.table}"
     _load(change, connection, shape, new)
-    add(connection, new)
+    with large_cache(connection):
+        add(connection, new)
     _finish(change, connection, new)
     gone = set(shape.kinds) - set(change.kinds) if shape else set()
     hanging.put_back(connection, without=change.indexes, gone=gone)
@@ -57,7 +59,8 @@ def _load(change: Conversion, connection: sa.Connection, shape: Shape | None, ne
             change.create(new, keyed=False)
         stage.stage_returning()
         if shape:
-            _pull(change, stage, shape, new)
+            with large_cache(connection):
+                _pull(change, stage, shape, new)
         if not stage.is_empty():
             land(stage, new)
     stage.drop()
@@ -98,11 +101,11 @@ def _copy_plain(change: Conversion, connection: sa.Connection, shape: Shape, new
     """Copy the plain rows, then make sure that they differ in each key. Raises IntegrityError."""
     change.create(new, keyed=False)
     names, columns = change.column_list(list(shape.names.values())), change.column_list(shape.columns)
-    order = f"s.{quoted(change.key)}"
+    order = ""
     if is_sqlite(connection):
-        names, columns, order = f"rowid, {names}", f"s.rowid, {columns}", "s.rowid"
+        names, columns, order = f"rowid, {names}", f"s.rowid, {columns}", "ORDER BY s.rowid"
     is_plain = plain.is_plain(connection, plain.row_key(connection))
-    rows = f"{quoted(change.table)} s WHERE {is_plain} ORDER BY {order}"
+    rows = f"{quoted(change.table)} s WHERE {is_plain} {order}"
     connection.exec_driver_sql(f"INSERT INTO {quoted(new)} ({names}) SELECT {columns} FROM {rows}")
     unique = _unique_columns(connection, change.table)
     for column in (each for each in change.keys if each in shape.names.values()):

@@ -17,6 +17,7 @@ ODD = "vecmigrate_odd"
 """The temporary table of the keys (``row_key``) of odd rows."""
 
 _UTF8_PAGE = 50_000
+_MOST_JOINED = 16_000_000
 _SQLITE = {
     "text": "typeof({c}) = 'text'",
     "text?": "typeof({c}) IN ('text', 'null')",
@@ -91,14 +92,19 @@ def mark_undecodable(connection: sa.Connection, table: str, columns: Sequence[st
     name, is_utf8 = quoted(table), codec_of(connection) == "utf-8"
     failure = connection.dialect.loaded_dbapi.OperationalError
     texts = f"SELECT {', '.join(map(quoted, columns))} FROM {name} WHERE rowid BETWEEN ? AND ?"
-    bound = f"SELECT max(r) FROM (SELECT rowid AS r FROM {name} WHERE rowid >= ? ORDER BY rowid LIMIT {_UTF8_PAGE})"
+    sizes = " + ".join(f"coalesce(length({quoted(column)}), 0)" for column in columns)
+    page = f"SELECT rowid AS r, {sizes} AS size FROM {name} WHERE rowid >= ? ORDER BY rowid LIMIT {_UTF8_PAGE}"
+    bound = f"SELECT max(r), sum(size) FROM ({page})"
+    # As one text, with something between the values so that no two become one character, it is decoded at once.
+    joined = " || ' ' || ".join(f"coalesce({quoted(column)}, '')" for column in columns)
+    whole = f"SELECT group_concat({joined}, ' ') FROM {name} WHERE rowid BETWEEN ? AND ?"
     low = cursor.execute(f"SELECT min(rowid) FROM {name}").fetchone()[0]
     while low is not None:
-        high = cursor.execute(bound, (low,)).fetchone()[0]
+        high, size = cursor.execute(bound, (low,)).fetchone()
         try:
             if not is_utf8:
                 _mark_undecodable_between(connection, table, columns, low, high)
-            deque(cursor.execute(texts, (low, high)), maxlen=0)
+            deque(cursor.execute(whole if size < _MOST_JOINED else texts, (low, high)), maxlen=0)
         except failure as error:
             # Only errors of SQLite itself have a code; text that can't be decoded is Python's.
             if hasattr(error, "sqlite_errorcode"):

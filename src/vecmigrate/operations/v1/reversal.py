@@ -1,7 +1,6 @@
 """The way down: a converted table goes back to the shape, and to the very SQL, that was found."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +10,7 @@ from alembic import op
 from vecmigrate.catalog import is_sqlite, quoted
 from vecmigrate.operations.v1 import plain
 from vecmigrate.operations.v1.admission import REFUSED, Admission
+from vecmigrate.operations.v1.cache import large_cache
 from vecmigrate.operations.v1.cells import cells, codec_of, count, fetched, insert_into, row_of
 from vecmigrate.operations.v1.codec import Row, key_text, same
 from vecmigrate.operations.v1.found import Found, Hanging, rebuild_external_content
@@ -23,7 +23,6 @@ from vecmigrate.operations.v1.shapes import Conversion, Shape, merged
 __all__ = ["revert_table"]
 
 _REFUSED_ROWS = "vecmigrate_refused"
-_CACHE_KIB = 65_536
 _KEEPING = {True: {"", "TEXT"}, False: {"", "TEXT", "INT", "NUM"}}
 """Declared types that keep text, and integers, as they are or as text."""
 
@@ -34,14 +33,16 @@ def revert_table(
     found: Found,
     *,
     create: Callable[[], None],
+    create_keys: Callable[[], None],
     create_indexes: Callable[[], None],
     leaving: str,
 ) -> None:
     """Give the table the shape and the SQL that was found, and set aside what that shape can't tell.
 
-    ``shape`` None: none was found, and none stays. ``create`` and ``create_indexes`` make the table where no SQL is
-    kept. ``leaving`` is a condition (SQL) on rows, named s, that go and are kept elsewhere. Rows keep their rowids.
-    Raises RuntimeError if a row was lost or doubled.
+    ``shape`` None: none was found, and none stays. ``create``, ``create_keys`` and ``create_indexes`` make the table
+    where no SQL is kept, its keys once the rows that need no Python have landed. ``leaving`` is a condition (SQL) on
+    rows, named s, that go and are kept elsewhere. Rows keep their rowids. Raises RuntimeError if a row was lost or
+    doubled.
     """
     connection = op.get_bind()
     hanging = Hanging.on(connection, change.table)
@@ -54,8 +55,8 @@ def revert_table(
         landed = 0
     else:
         _create_found(connection, found, create)
-        with _large_cache(connection), plain.odd_rows(connection, numbered=True):
-            way.move_back(shape)
+        with large_cache(connection), plain.odd_rows(connection, numbered=True):
+            way.move_back(shape, create_keys if not found.table else None)
         landed = count(connection, change.table)
     way.kept.forget_landed("upgrade", change.table)
     ledger.check(landed)
@@ -79,20 +80,6 @@ def _create_found(connection: sa.Connection, found: Found, create: Callable[[], 
     # These decide which rows are admitted; the others are built faster after the rows.
     for sql in (found.table, *found.unique_indexes):
         connection.exec_driver_sql(sql)
-
-
-@contextmanager
-def _large_cache(connection: sa.Connection) -> Iterator[None]:
-    """Keep the indexes of the found table in memory while rows go into them in another order."""
-    if not is_sqlite(connection):
-        yield
-        return
-    size = connection.exec_driver_sql("PRAGMA cache_size").scalar_one()
-    connection.exec_driver_sql(f"PRAGMA cache_size = -{_CACHE_KIB}")
-    try:
-        yield
-    finally:
-        connection.exec_driver_sql(f"PRAGMA cache_size = {size}")
 
 
 @dataclass(frozen=True)
@@ -124,10 +111,10 @@ class Way:
         )
         self.connection.exec_driver_sql(f"CREATE TEMPORARY TABLE {BEFORE} (pos {serial} PRIMARY KEY, {typed})")
         columns = self.change.column_list()
-        names, values, order = columns, columns, quoted(self.change.key)
+        names, values, order = columns, columns, ""
         if self.keeps_rowids:
-            names, values, order = f"pos, {columns}", f"s.rowid, {columns}", "s.rowid"
-        rows = f"FROM {quoted(self.change.table)} s WHERE ({leaving}) IS NOT TRUE ORDER BY {order}"
+            names, values, order = f"pos, {columns}", f"s.rowid, {columns}", "ORDER BY s.rowid"
+        rows = f"FROM {quoted(self.change.table)} s WHERE ({leaving}) IS NOT TRUE {order}"
         self.connection.exec_driver_sql(f"INSERT INTO {BEFORE} ({names}) SELECT {values} {rows}")
         self.last_rowid = int(self.connection.exec_driver_sql(f"SELECT max(pos) FROM {BEFORE}").scalar() or 0)
         return count(self.connection, BEFORE)
@@ -143,9 +130,11 @@ class Way:
                 [self._aside(number, row, self._record_of(None, row, records), reason) for number, row in rows]
             )
 
-    def move_back(self, shape: Shape) -> None:
+    def move_back(self, shape: Shape, create_keys: Callable[[], None] | None) -> None:
         self._run(f"CREATE TEMPORARY TABLE {_REFUSED_ROWS} (pos INTEGER PRIMARY KEY)")
         self._move_plain(shape)
+        if create_keys is not None:
+            create_keys()
         admission = Admission(self.connection, self.change.table, shape)
         self._move_odd(shape, admission)
         SetAside(self.change, self.kept, shape, last_rowid=self.last_rowid).move_back(admission)
@@ -187,10 +176,11 @@ class Way:
         """Copy the plain rows that the found table admits; set aside those that its rules refuse."""
         table, is_plain = quoted(self.change.table), plain.is_plain(self.connection, "s.pos")
         names, values = self.change.column_list(shape.columns), self.change.column_list(list(shape.names.values()))
-        rows = f"FROM {BEFORE} s WHERE {is_plain} ORDER BY s.pos"
+        rows = f"FROM {BEFORE} s WHERE {is_plain}"
         if not self.keeps_rowids:
             self._run(f"{insert_into(self.connection, self.change.table)} ({names}) SELECT {values} {rows}")
             return
+        rows += " ORDER BY s.pos"
         # What is refused is found right here, by its rowid, and set aside: no row is lost by this.
         self._run(f"INSERT OR IGNORE INTO {table} (rowid, {names}) SELECT s.pos, {values} {rows}")
         wanted = self._run(f"SELECT count(*) FROM {BEFORE} s WHERE {is_plain}").scalar()

@@ -18,6 +18,7 @@ __all__ = ["keep", "put_back"]
 
 _OPERATION = "table"
 _DIRECTIONS = ("upgrade", "downgrade")
+_META = sa.table("vecmigrate_meta", sa.column("key", sa.Text), sa.column("value", sa.Text))
 
 
 def _direction(operations: Operations, revision: str) -> str:
@@ -44,6 +45,17 @@ def keep(operations: Operations, table: str, revision: str) -> None:
     found, wanted = kept.count(direction, table, landed=0) - before, count(connection, present.name)
     if found != wanted:
         raise RuntimeError(f"Revision {revision} would have lost rows of {table}: of {wanted}, {found} were kept.")
+    _forget(connection, table, revision)
+    connection.execute(_META.insert().values(key=_mark(table, revision), value=str(wanted)))
+
+
+def _mark(table: str, revision: str) -> str:
+    """Return the key that tells of a table which was kept, also where it had no row."""
+    return f"{revision}_kept_{table}"
+
+
+def _forget(connection: sa.Connection, table: str, revision: str) -> bool:
+    return bool(connection.execute(_META.delete().where(_META.c.key == _mark(table, revision))).rowcount)
 
 
 def _mark_odd(connection: sa.Connection, present: PresentTable) -> None:
@@ -92,8 +104,11 @@ def _odd_pages(connection: sa.Connection, present: PresentTable) -> Iterator[lis
         found = run(connection, f"{query} WHERE o.key > ? ORDER BY o.key LIMIT {PAGE}", (found[-1][0],)).all()
 
 
-def put_back(operations: Operations, table: str, revision: str) -> None:
-    """Put back what ``keep`` kept, where the table as it is now admits it; what it refuses stays kept."""
+def put_back(operations: Operations, table: str, revision: str) -> bool:
+    """Put back what ``keep`` kept, where the table as it is now admits it; what it refuses stays kept.
+
+    Returns whether the table was kept at all: where it was, nobody has to fill it, also if it was empty.
+    """
     connection = operations.get_bind()
     present = read(connection, table)
     kept = KeptRows(connection, revision=revision, operation=_OPERATION)
@@ -103,6 +118,7 @@ def put_back(operations: Operations, table: str, revision: str) -> None:
         for page in kept.pages(direction, table, landed=0):
             known = [each for each in page if each.row.keys() <= names]
             _land(kept, landing, list(reversed(known)))
+    return _forget(connection, table, revision)
 
 
 def _land(kept: KeptRows, landing: Landing, page: Sequence[KeptRow]) -> None:
