@@ -25,7 +25,8 @@ _KNOBS = {"VECMIGRATE_EXAMPLES", "VECMIGRATE_FAULT_ROUNDS"}
 
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Take every setting of vecmigrate out of the environment; only the knobs of the suite stay."""
+    """Take every setting of vecmigrate, and the width of a terminal, out of the environment; the knobs stay."""
+    monkeypatch.delenv("COLUMNS", raising=False)
     for name in list(os.environ):
         if name.startswith("VECMIGRATE_") and name not in _KNOBS:
             monkeypatch.delenv(name)

@@ -134,6 +134,7 @@ SHAPES: dict[tuple[str, ...], Any] = {
         "last_backup": BACKUP,
         "preserved_rows": {"converted": "int", "set_aside": "int"},
         "reembed": "NoneType",
+        "embedding": {"active": "str", "building": "NoneType"},
         "notes": [],
     },
     ("list",): {
@@ -147,6 +148,7 @@ SHAPES: dict[tuple[str, ...], Any] = {
                 "duration_seconds": "float",
                 "current": "bool",
                 "edited": "bool",
+                "depends_on": [],
             }
         ]
     },

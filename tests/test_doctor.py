@@ -402,7 +402,7 @@ def test_rows_without_their_parent_are_told(database: Path) -> None:
     [found] = findings(database)
 
     assert ("foreign-keys", "error") == (found["code"], found["severity"])
-    assert "1 row of notes (rowid 7) refer to rows of vector_stores that are not there." == found["message"]
+    assert "1 row of notes (rowid 7) refers to a row of vector_stores that is not there." == found["message"]
     assert "secret-store" not in doctor(database).out
     legacy.execute(database, "DELETE FROM notes")
     assert [] == findings(database)

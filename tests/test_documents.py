@@ -24,6 +24,7 @@ _EXIT = re.compile(r"\s+# exits with (\d+)$")
 _CHANGING = (
     (re.compile(r"\d{8}T\d{6}\.\d{6}Z"), "STAMP"),
     (re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}\+00:00"), "TIME"),
+    (re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d(:\d\d)?"), "TIME"),
     (re.compile(r"\d+\.\d{2,3}\b(?! 0)"), "SECONDS"),
     (re.compile(r"\b\d{1,3}(,\d{3})+\b"), "BYTES"),
     (re.compile(r"[ \t]+"), " "),

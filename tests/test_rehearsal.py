@@ -127,7 +127,7 @@ def test_a_person_reads_it_in_five_seconds(released: Path) -> None:
         line.split()[:5] for line in lines if line.startswith("001")
     )
     assert ["vector_stores", "150", "156"] in [line.split() for line in lines]
-    assert any("6 x created_at: real read as a time" in line for line in lines)
+    assert any("001: 6 rows kept aside: created_at: real read as a time" in line for line in lines)
     assert f"Next: vecmigrate --db-path {released} migrate --target 1" == lines[-1]
     assert len(lines) < 20
 

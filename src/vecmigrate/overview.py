@@ -37,6 +37,7 @@ class Status:
     last_backup: dict[str, Any] | None = None
     preserved_rows: dict[str, int] = field(default_factory=lambda: {"converted": 0, "set_aside": 0})
     reembed: dict[str, Any] | None = None
+    embedding: dict[str, Any] | None = None
     notes: list[str] = field(default_factory=list)
 
 
@@ -112,6 +113,7 @@ class Overview(Archive):
             last_run=attempts[-1].entry() if attempts else None,
             preserved_rows=dict(zip(("converted", "set_aside"), preserved.counts(connection), strict=True)),
             reembed=models.remaining(connection),
+            embedding=models.states(connection),
             notes=notes,
         )
 
@@ -153,6 +155,11 @@ class Overview(Archive):
             for index, each in enumerate(known.ordered)
         ]
 
+    def reembedding(self) -> dict[str, Any] | None:
+        """Return the model being built and how many chunks lack a vector of it, None where there is none. Read-only."""
+        with self._looking() as connection:
+            return models.remaining(connection)
+
     def preserved(self, *, limit: int | None = None) -> list[dict[str, Any]]:
         """Return rows kept aside, newest first, with their contents. Read-only."""
         with self._looking() as connection:
@@ -181,6 +188,7 @@ def _listed(
         "duration_seconds": ran.duration_seconds if ran else None,
         "current": is_current,
         "edited": is_edited,
+        "depends_on": list(revision.depends_on),
     }
 
 

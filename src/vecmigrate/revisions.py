@@ -11,7 +11,7 @@ from functools import cached_property
 
 from alembic.config import Config
 from alembic.script import Script, ScriptDirectory
-from alembic.util import CommandError
+from alembic.util import CommandError, to_tuple
 
 from vecmigrate import app_versions
 from vecmigrate.errors import ConfigurationError, TargetError
@@ -28,13 +28,17 @@ _RELATIVE = re.compile(r"[+-]\d{1,18}")
 
 @dataclass(frozen=True)
 class Revision:
-    """A revision script. ``app_version`` and ``compatible_from`` are None where the map names none."""
+    """A revision script. ``app_version`` and ``compatible_from`` are None where the map names none.
+
+    ``depends_on`` are the revisions that it names beside the one below it.
+    """
 
     id: str
     name: str
     app_version: str | None
     compatible_from: str | None
     path: str | None = None
+    depends_on: tuple[str, ...] = ()
 
     @cached_property
     def sha256(self) -> str:
@@ -188,6 +192,7 @@ def _revision(script: Script, version: app_versions.AppVersion | None) -> Revisi
         app_version=str(version.version) if version else None,
         compatible_from=str(version.compatible_from) if version else None,
         path=script.path,
+        depends_on=tuple(to_tuple(script.dependencies, default=())),
     )
 
 

@@ -28,7 +28,10 @@ def check(context: Context, out: Output) -> int:
     ini = context.ini()
     found = findings_of(checkout.of_ini(ini) if ini else checkout.of_package())
     ok = not any(each.severity == "error" for each in found)
-    lines = [line for each in found for line in (f"{each.severity}: {each.message}", f"  Next: {each.next}")]
+    lines = []
+    for each in found:
+        lines += out.screen.wrapped(f"{each.severity}: {each.message}")
+        lines.append(f"  Next: {each.next}")
     out.answer(
         {"ok": ok, "findings": [each.as_dict() for each in found]},
         [*lines, "The revisions are in order." if ok else "The revisions are not in order."],

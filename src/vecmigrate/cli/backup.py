@@ -2,7 +2,8 @@
 
 import click
 
-from vecmigrate.cli.output import Context, Output, command, table
+from vecmigrate.cli.looks import local
+from vecmigrate.cli.output import Context, Output, command
 from vecmigrate.cli.root import cli
 from vecmigrate.migrator import Migrator
 
@@ -49,14 +50,17 @@ def backup_list(context: Context, out: Output) -> None:
         (
             _printable(each["name"]),
             _printable(each["revision"] or "base"),
-            _printable(each["created_at"]),
-            str(each["bytes"]),
+            _printable(local(each["created_at"])),
+            f"{each['bytes']:,}",
             _printable(each["reason"]),
             "yes" if each["verified"] else "NO",
         )
         for each in found
     ]
-    out.answer({"backups": found}, table(rows) if found else [_none(migrator)])
+    lines = out.screen.table(rows, whole=(0, 1, 2, 3, 5)) if found else [_none(migrator)]
+    if not all(each["verified"] for each in found):
+        lines.append(out.pasteable(f"Next: vecmigrate {migrator.database.option} doctor"))
+    out.answer({"backups": found}, lines)
 
 
 def _printable(text: str) -> str:
@@ -92,6 +96,8 @@ def backup_verify(context: Context, out: Output, *, name: str | None) -> int:
     results = migrator.verify_backups(name)
     _say_of_damaged(migrator, out)
     lines = [_printable(f"{each['name']}: {'ok' if each['verified'] else each['problem']}") for each in results]
+    if not all(each["verified"] for each in results):
+        lines.append(out.pasteable(f"Next: vecmigrate {migrator.database.option} doctor"))
     out.answer({"backups": results}, lines or [_none(migrator)])
     return 0 if all(each["verified"] for each in results) else 1
 

@@ -4,6 +4,7 @@ from typing import Any
 
 import click
 
+from vecmigrate.cli.looks import counted
 from vecmigrate.cli.output import Context, Output, command
 from vecmigrate.cli.rehearsing import say_where, show_rehearsal
 from vecmigrate.cli.root import cli
@@ -138,7 +139,18 @@ def _show_report(out: Output, migrator: Migrator, report: Report) -> None:
         if report.converted or report.set_aside:
             lines.append(out.pasteable(f"Their originals are kept: vecmigrate {migrator.database.option} preserved"))
         lines += [f"Backup: {report.backup}"] if report.backup else []
+        lines += _next_lines(out, migrator)
     out.answer(_report_document(report), lines)
+
+
+def _next_lines(out: Output, migrator: Migrator) -> list[str]:
+    """Return what is to be done after a run: vectors of a new model, if there is one and chunks lack them."""
+    in_memory = migrator.database.is_sqlite and migrator.database.path is None
+    left = None if in_memory else migrator.reembedding()
+    if not left or not left["remaining"]:
+        return []
+    lines = [f"The model {left['model']} is being built: {counted(left['remaining'], 'chunk')} left."]
+    return [*lines, f"Next: {_command(out, migrator, 'reembed', '--embedder', 'E')}"]
 
 
 @command(cli)

@@ -1,6 +1,5 @@
 """The command that tells what is wrong with a database."""
 
-import shutil
 import textwrap
 from collections import Counter
 
@@ -41,11 +40,15 @@ def _lines(found: Diagnosis, out: Output) -> list[str]:
 
 
 def _told(finding: Finding, out: Output) -> list[str]:
-    width = min(shutil.get_terminal_size().columns, _WIDEST)
+    width = min(out.screen.width or _WIDEST, _WIDEST)
     text = textwrap.wrap(finding.message, width - 2, break_long_words=False, break_on_hyphens=False)
     # A command stays on one line, because it is to be pasted.
     next_step = out.pasteable(finding.next)
-    return [f"{finding.severity}: {finding.code}", *(f"  {line}" for line in text), f"  Next: {next_step}"]
+    return [
+        f"{out.screen.coloured(finding.severity)}: {finding.code}",
+        *(f"  {line}" for line in text),
+        f"  Next: {next_step}",
+    ]
 
 
 def _summary(found: Diagnosis) -> str:

@@ -5,13 +5,15 @@ from dataclasses import asdict
 
 import click
 
-from vecmigrate.cli.output import Context, Output, command, echo, table
+from vecmigrate.cli.looks import counted
+from vecmigrate.cli.output import Context, Output, command, echo
 from vecmigrate.cli.root import cli
 from vecmigrate.embedding import inventory
 from vecmigrate.embedding.reembed import missing
 from vecmigrate.embedding.reembed import reembed as run
 from vecmigrate.embedding.worker import Reembedding
 from vecmigrate.errors import InterruptedRunError, VecmigrateError
+from vecmigrate.shell import quoted
 from vecmigrate.signals import exit_code, finishing
 
 __all__ = ["embeddings", "reembed"]
@@ -65,9 +67,8 @@ def reembed(
         )
     if received:
         raise _stopped(received, done.embedded, done.remaining)
-    lines = [
-        f"{done.embedded} vectors of {done.model} made in {done.duration_seconds:.2f} s; {done.remaining} missing."
-    ]
+    made = counted(done.embedded, "vector")
+    lines = [f"{made} of {done.model} made in {done.duration_seconds:.2f} s; {done.remaining:,} missing."]
     if done.swapped:
         lines.append(f"{done.model} is the active model now.")
     elif not done.remaining and no_swap:
@@ -116,11 +117,21 @@ def embeddings_list(context: Context, out: Output) -> None:
     Example:
       vecmigrate --db-path sessions.sqlite3 embeddings list
     """
-    found = inventory.listing(context.migrator())
+    migrator = context.migrator()
+    found = inventory.listing(migrator)
     rows = [["NAME", "STATE", "DIMENSIONS", "VECTORS", "MISSING", "BYTES"]]
     keys = ("name", "state", "dimensions", "vectors", "missing", "bytes")
-    rows += [[str(each[key]) for key in keys] for each in found["models"]]
-    out.answer(found, [f"{found['chunks']} chunks", *table(rows)])
+    rows += [[_shown(each[key]) for key in keys] for each in found["models"]]
+    lines = [counted(found["chunks"], "chunk"), *out.screen.table(rows, whole=range(len(keys)))]
+    building = next((each for each in found["models"] if each["state"] == "building"), None)
+    if building:
+        way = "reembed --embedder E" if building["missing"] else f"embeddings activate {quoted(building['name'])}"
+        lines.append(out.pasteable(f"Next: vecmigrate {migrator.database.option} {way}"))
+    out.answer(found, lines)
+
+
+def _shown(value: object) -> str:
+    return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 @command(embeddings, "activate")
@@ -155,5 +166,5 @@ def embeddings_purge(context: Context, out: Output, *, model: str | None, yes: b
     if not yes:
         raise click.UsageError("purge drops vectors for good; confirm with --yes.")
     purged = inventory.purge(context.migrator(), model)
-    lines = [f"{count} vectors of {name} dropped." for name, count in purged.items()]
+    lines = [f"{counted(count, 'vector')} of {name} dropped." for name, count in purged.items()]
     out.answer({"purged": purged}, lines or ["No model is retired."])

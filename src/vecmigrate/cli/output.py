@@ -16,13 +16,14 @@ import click
 from vecmigrate import settings
 from vecmigrate.causes import told
 from vecmigrate.cli.bars import Shown
+from vecmigrate.cli.looks import Screen
 from vecmigrate.engine import sqlite_url
 from vecmigrate.errors import ConfigurationError, VecmigrateError
 from vecmigrate.migrator import Migrator
 from vecmigrate.progress import told_to
 from vecmigrate.shell import quoted
 
-__all__ = ["Commands", "Context", "Output", "command", "complain", "echo", "print_json", "table"]
+__all__ = ["Commands", "Context", "Output", "command", "complain", "echo", "print_json"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -128,6 +129,7 @@ class Output:
         self._context = context
         self._as_json = as_json
         self._stdout = sys.stdout
+        self.screen = Screen(sys.stdout)
         self.shown = Shown(is_quiet=context.verbosity < 0)
 
     def answer(self, document: dict[str, Any], lines: Sequence[str]) -> None:
@@ -154,7 +156,8 @@ class Output:
 def complain(error: VecmigrateError, *, verbose: bool) -> None:
     """Print an error on stderr, with its traceback where that is wanted; nothing where stderr is gone."""
     text = "".join(traceback.format_exception(told(error))) if verbose else ""
-    for each in filter(None, [text, f"Error: {error}"]):
+    named = Screen(sys.stderr).coloured("Error:", "red")
+    for each in filter(None, [text, f"{named} {error}"]):
         with contextlib.suppress(VecmigrateError):
             echo(each, err=True)
 
@@ -187,8 +190,3 @@ def _discard(stream: Any) -> None:
     """Send what is still to be written to a stream nowhere, so that closing it does not fail once more."""
     with contextlib.suppress(OSError, io.UnsupportedOperation), open(os.devnull, "wb") as nowhere:
         os.dup2(nowhere.fileno(), stream.fileno())
-
-
-def table(rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

@@ -6,12 +6,24 @@ from typing import Any
 
 import click
 
-from vecmigrate.cli.output import Context, Output, command, table
+from vecmigrate.cli.looks import counted, local
+from vecmigrate.cli.output import Context, Output, command
 from vecmigrate.cli.root import cli
 from vecmigrate.errors import AheadError
 from vecmigrate.overview import Status, app_version_rows
+from vecmigrate.shell import quoted
 
 __all__ = ["history", "list_", "preserved", "status", "versions"]
+
+_STATES = {
+    "absent": "not there yet",
+    "unversioned": "never migrated",
+    "pending": "behind by {}",
+    "current": "up to date",
+    "ahead": "newer than this version of vecmigrate",
+}
+"""The states of the JSON answer, in the words of people."""
+_WORDS = {"success": "applied"}
 
 _COUNT = click.IntRange(min=1, max=(1 << 63) - 1)
 """What a database can count to."""
@@ -28,23 +40,52 @@ def status(context: Context, out: Output, *, check: bool) -> int:
     Example:
       vecmigrate --db-path sessions.sqlite3 status --check
     """
-    found = context.migrator().status()
-    last = found.last_run
-    lines = [
-        ("database", f"{found.database} ({found.dialect})"),
-        ("state", found.state),
-        ("revision", f"{found.revision or 'none'} (head is {found.head})"),
-        ("app version", found.app_version or "none"),
-        ("pending", ", ".join(found.pending) or "nothing"),
-        ("last run", f"{last['migration_id']} {last['status']} at {last['executed_at']}" if last else "never"),
-        ("last backup", found.last_backup["path"] if found.last_backup else "none"),
-        ("rows kept aside", "{converted} converted, {set_aside} set aside".format(**found.preserved_rows)),
-    ]
-    if found.reembed:
-        lines.append(("re-embedding", "{remaining} chunks left for {model}".format(**found.reembed)))
+    migrator = context.migrator()
+    found = migrator.status()
     notes = [out.pasteable(note) for note in found.notes]
-    out.answer(asdict(found) | {"notes": notes}, [*table([(f"{name}:", value) for name, value in lines]), *notes])
+    lines = out.screen.facts(_facts(found))
+    next_step = _next_of(found, migrator.database.option)
+    lines += [line for note in notes for line in out.screen.wrapped(note)]
+    lines += [out.pasteable(f"Next: {next_step}")] if next_step else []
+    out.answer(asdict(found) | {"notes": notes}, lines)
     return _gate(found) if check else 0
+
+
+def _facts(found: Status) -> dict[str, str]:
+    last, models = found.last_run, found.embedding or {}
+    facts = {
+        "database": f"{found.database} ({found.dialect})",
+        "state": _STATES[found.state].format(counted(len(found.pending), "revision")),
+        "revision": f"{found.revision or 'none'} (head is {found.head})",
+        "app version": found.app_version or "none",
+        "pending": ", ".join(found.pending) or "nothing",
+        "last run": _run(last) if last else "never",
+        "last backup": found.last_backup["path"] if found.last_backup else "none",
+        "rows kept aside": "{converted} converted, {set_aside} set aside".format(**found.preserved_rows),
+    }
+    if models:
+        facts["embedding model"] = models["active"] or "none is active"
+    if found.reembed:
+        facts["being built"] = f"{found.reembed['model']}: {counted(found.reembed['remaining'], 'chunk')} left"
+    return facts
+
+
+def _run(last: dict[str, Any]) -> str:
+    when = local(last["executed_at"], seconds=True)
+    return f"{last['migration_id']} {last['status']}" + (f" at {when}" if when else "")
+
+
+def _next_of(found: Status, option: str) -> str | None:
+    """Return what is to be done now; None where nothing is, or where a note says it."""
+    if found.notes and found.state in {"absent", "ahead"}:
+        return None
+    if found.state in {"absent", "unversioned", "pending"}:
+        return f"vecmigrate {option} migrate"
+    if found.reembed:
+        model = found.reembed["model"]
+        way = "reembed --embedder E" if found.reembed["remaining"] else f"embeddings activate {quoted(model)}"
+        return f"vecmigrate {option} {way}"
+    return None
 
 
 def _gate(found: Status) -> int:
@@ -62,8 +103,9 @@ def list_(context: Context, out: Output) -> None:
     Example:
       vecmigrate --db-path sessions.sqlite3 list
     """
-    found = context.migrator().listing()
-    rows = [("", "REVISION", "APP VERSION", "NAME", "STATUS", "EXECUTED AT", "SECONDS")]
+    migrator = context.migrator()
+    found = migrator.listing()
+    rows = [("", "REVISION", "VERSION", "NAME", "STATUS", "EXECUTED AT", "SECONDS")]
     for each in found:
         seconds = each["duration_seconds"]
         rows.append(
@@ -71,16 +113,19 @@ def list_(context: Context, out: Output) -> None:
                 "->" if each["current"] else "",
                 each["revision"],
                 each["app_version"] or "",
-                each["name"],
-                each["status"],
-                each["executed_at"] or "",
+                each["name"] + (f" (depends on {', '.join(each['depends_on'])})" if each["depends_on"] else ""),
+                _WORDS.get(each["status"], each["status"]),
+                local(each["executed_at"]),
                 "" if seconds is None else f"{seconds:.3f}",
             )
         )
     for each in found:
         if each["edited"]:
             out.say(f"The script of revision {each['revision']} is not the one that was applied: it was edited since.")
-    out.answer({"revisions": found}, table(rows))
+    lines = out.screen.table(rows, whole=(0, 1, 2, 4, 5, 6), titles=2)
+    if any(each["status"] != "success" for each in found):
+        lines.append(out.pasteable(f"Next: vecmigrate {migrator.database.option} migrate"))
+    out.answer({"revisions": found}, lines)
 
 
 @command(cli)
@@ -102,7 +147,7 @@ def history(context: Context, out: Output, *, limit: int | None, rebuild: bool, 
         if not yes:
             raise click.UsageError("--clear forgets every attempt; confirm with --yes.")
         count = migrator.clear_history()
-        out.answer({"cleared": count}, [f"{count} attempts forgotten; the schema is as it was."])
+        out.answer({"cleared": count}, [f"{counted(count, 'attempt')} forgotten; the schema is as it was."])
     elif rebuild:
         path = migrator.rebuild_mirror()
         out.answer({"mirror": path}, [f"Written: {path}"])
@@ -111,7 +156,7 @@ def history(context: Context, out: Output, *, limit: int | None, rebuild: bool, 
         rows = [("EXECUTED AT", "MIGRATION", "DIRECTION", "STATUS", "MESSAGE")]
         rows += [
             (
-                each["executed_at"] or "",
+                local(each["executed_at"]),
                 each["migration_id"],
                 each["metadata"]["direction"],
                 each["status"],
@@ -119,7 +164,10 @@ def history(context: Context, out: Output, *, limit: int | None, rebuild: bool, 
             )
             for each in attempts
         ]
-        out.answer({"attempts": attempts}, table(rows) if attempts else ["No attempt yet."])
+        out.answer(
+            {"attempts": attempts},
+            out.screen.table(rows, whole=(0, 1, 2, 3), titles=2) if attempts else ["No attempt yet."],
+        )
 
 
 @command(cli)
@@ -138,7 +186,10 @@ def versions(context: Context, out: Output, *, version: str | None) -> None:
         out.say(note)
     rows = [("APP VERSION", "REVISION", "COMPATIBLE FROM")]
     rows += [(each["app_version"], each["revision"], each["compatible_from"]) for each in found]
-    out.answer({"versions": found} | ({"revision": found[0]["revision"], "note": note} if version else {}), table(rows))
+    out.answer(
+        {"versions": found} | ({"revision": found[0]["revision"], "note": note} if version else {}),
+        out.screen.table(rows),
+    )
 
 
 @command(cli)

@@ -28,6 +28,7 @@ __all__ = [
     "record_dimensions",
     "remaining",
     "require_retired",
+    "states",
     "target",
 ]
 
@@ -71,6 +72,14 @@ def remaining(connection: Connection) -> dict[str, Any] | None:
         return None
     model = connection.scalar(select(_MODELS.c.name).where(_MODELS.c.state == "building"))
     return None if model is None else {"model": model, "remaining": missing(connection, model)}
+
+
+def states(connection: Connection) -> dict[str, str | None] | None:
+    """Return the names of the active model and of the one being built; None without their table. Read-only."""
+    if not table_names(connection) >= TABLES:
+        return None
+    found = {state: name for name, _, state, _ in connection.execute(_ALL)}
+    return {state: found.get(state) for state in ("active", "building")}
 
 
 def _without_vector(model: str) -> Subquery:

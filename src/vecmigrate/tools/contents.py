@@ -78,7 +78,8 @@ def _orphans(connection: Connection, child: str) -> Findings:
     for parent in sorted({row[2] for row in rows}):
         rowids = [row[1] for row in rows if row[2] == parent]
         where = f" (rowid {_some(rowids)})" if rowids[0] is not None else ""
-        message = f"{_rows(len(rowids))} of {child}{where} refer to rows of {parent} that are not there."
+        told = "refers to a row of {} that is" if len(rowids) == 1 else "refer to rows of {} that are"
+        message = f"{_rows(len(rowids))} of {child}{where} {told.format(parent)} not there."
         step = f"insert the rows of {parent}, or delete these; PRAGMA foreign_key_check({child}) lists them"
         yield Finding("foreign-keys", ERROR, message, step)
 
