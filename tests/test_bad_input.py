@@ -1,6 +1,7 @@
 """Bad input: a clear message, the right exit code, the next command, and nothing changed, at every door."""
 
 import os
+import random
 import sqlite3
 import subprocess
 from collections.abc import Callable
@@ -60,6 +61,11 @@ def _in_a_file(path: Path) -> None:
     path.parent.touch()
 
 
+def _encrypted(path: Path) -> None:
+    # SQLCipher encrypts the header too: nothing of the file can be told from dice.
+    path.write_bytes(random.Random(1).randbytes(16 * 1024))  # noqa: S311 - it must be the same each time
+
+
 def _newer(path: Path) -> None:
     legacy.build(path, "legacy")
     vecmigrate.upgrade(url(path), backup="never")
@@ -79,6 +85,12 @@ def _by_hand(path: Path) -> None:
 CASES = {
     "text file": Case(
         _text, errors.DatabaseUnusableError, ("{path} is not an SQLite database",), "vecmigrate --db-path FILE status"
+    ),
+    "encrypted": Case(
+        _encrypted,
+        errors.DatabaseUnusableError,
+        ("{path} is not an SQLite database", "encrypted one, as SQLCipher makes them"),
+        "vecmigrate --db-path FILE status",
     ),
     "truncated": Case(
         _truncated, errors.DatabaseUnusableError, ("{path} is damaged",), "vecmigrate --db-path {path} backup list"
