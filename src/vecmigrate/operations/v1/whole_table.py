@@ -8,7 +8,7 @@ from alembic.operations import Operations
 
 from vecmigrate.catalog import is_sqlite, quoted
 from vecmigrate.operations.v1 import json_sql, plain
-from vecmigrate.operations.v1.cells import PAGE, codec_of, count, row_of, run
+from vecmigrate.operations.v1.cells import PAGE, codec_of, count, fetched, row_of, run
 from vecmigrate.operations.v1.codec import Row
 from vecmigrate.operations.v1.kept_rows import RESTORE, KeptRow, KeptRows
 from vecmigrate.operations.v1.landing import Landing
@@ -93,8 +93,8 @@ def _odd_pages(connection: sa.Connection, present: PresentTable) -> Iterator[lis
     codec, columns = codec_of(connection), present.names
     chosen = f"SELECT %s, {present.cells(connection)} FROM {quoted(present.name)} s"
     if not present.has_rowid and codec is not None:
-        everything: Sequence[Any] = run(connection, chosen % "NULL").all()
-        yield [(None, row_of(columns, each[1:], codec)) for each in everything]
+        for page in fetched(connection, chosen % "NULL"):
+            yield [(None, row_of(columns, each[1:], codec)) for each in page]
         return
     query = f"{chosen % 'o.key'} JOIN {plain.ODD} o ON o.key = {plain.row_key(connection)}"
     found: Sequence[Any] = run(connection, f"{query} ORDER BY o.key LIMIT {PAGE}").all()
