@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+import model_template
 from doors import ROOT, Result, run_cli
 from ladder import HEAD, NEXT
 from vecmigrate import app_versions
@@ -193,6 +194,11 @@ def test_a_template_passes_as_written(template: str, project: Path) -> None:
     loss = 'def upgrade() -> None:\n    op.execute("DELETE FROM vector_store_chunks")\n'
     script.write_text(text.replace("def upgrade() -> None:\n", loss), encoding="utf-8")
     assert "failed" in generated(project).out
+
+
+def test_the_template_of_a_model_is_the_revision_that_changed_it() -> None:
+    """It has the code of revision 002, with another model: what `python tests/model_template.py` writes."""
+    assert model_template.rendered() == model_template.TEMPLATE.read_text(encoding="utf-8")
 
 
 def test_twins_are_mended(project: Path) -> None:

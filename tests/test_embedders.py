@@ -271,7 +271,7 @@ def test_the_examples_of_the_document_are_embedders(folder: Path) -> None:
     assert shown
     for name, source in shown:
         (folder / f"{name}.py").write_text(source)
-        vectors = embedders.load(f"{name}:embed", model=MODEL)(["one text", "another"])
+        vectors = list(embedders.load(f"{name}:embed", model=MODEL)(["one text", "another"]))
         assert 2 == len(vectors)
         assert vectors[0] != vectors[1]
         assert f"{name}:embed" in text

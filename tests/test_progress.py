@@ -149,6 +149,10 @@ class Terminal(io.StringIO):
         ),
         (Progress("upgrade", "001", "rows", 0, None, 61.0), "Revision 001, up: 0 rows, 1 min 01 s so far"),
         (
+            Progress("upgrade", "001", "rows", 50, 50, 5.0),
+            "Revision 001, up: 50 of 50 rows, 10 a second, 5 s so far",
+        ),
+        (
             Progress("embed", "m", "chunks", 1000, 10_000_000, 1.0),
             "Embedding 1,000 of 10,000,000 chunks, 1,000 a second, 2 h 46 min left",
         ),

@@ -346,6 +346,7 @@ def test_a_database_in_memory_stays_as_it_is() -> None:
         found.inside.tables["vector_stores"],
     )
     assert ["vector_stores"] == sa.inspect(engine).get_table_names()
+    engine.dispose()
 
 
 def test_odd_names_stand_in_errors_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import tarfile
 import venv
@@ -138,6 +139,34 @@ def test_the_functions_work_without_an_ini(installed: Installed, tmp_path: Path)
     printed = installed.run("python", "-c", PROGRAM, "y.sqlite3", folder=tmp_path)
     version = installed.wheel.name.split("-")[1]
     assert f"migrated current {HEAD} {version}\n" == printed
+
+
+def test_a_revision_is_written_in_a_project_and_nowhere_else(installed: Installed, tmp_path: Path) -> None:
+    """With the wheel alone: in a folder with an alembic.ini of ours; elsewhere an error says what is missing."""
+    done = subprocess.run(
+        [installed.programs / "vecmigrate", "new", "add tags", "--json"],
+        cwd=tmp_path,
+        env=_clean_environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    error = json.loads(done.stdout)["error"]
+    assert (1, "ConfigurationError") == (done.returncode, error["type"])
+    assert "no alembic.ini" in error["message"]
+    assert "--config" in error["next"]
+    assert [] == list(tmp_path.iterdir())
+
+    shutil.copy(ROOT / "alembic.ini", tmp_path)
+    shutil.copytree(ROOT / "alembic", tmp_path / "alembic", ignore=shutil.ignore_patterns("__pycache__"))
+    for template in ("data", "embedding-model"):
+        made = json.loads(
+            installed.run("vecmigrate", "new", f"a {template}", "--template", template, "--json", folder=tmp_path)
+        )
+        assert Path(made["path"]).is_file()
+        assert Path(made["test_path"]).is_file()
+    assert "The revisions are in order." in installed.run("vecmigrate", "check", folder=tmp_path)
 
 
 def test_pytest_finds_the_fixtures_of_the_wheel(installed: Installed, tmp_path: Path) -> None:

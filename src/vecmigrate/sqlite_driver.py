@@ -56,7 +56,7 @@ class Connection(sqlite3.Connection):
         Names are in lower case, and one of them may be ``BY_HAND``: that is told of before the schema can be written.
         Until the authorizer is set anew, no statement begins or ends a transaction.
         """
-        self._first.awaited, self._first.tell = set(names), tell
+        self._first = _FirstWrites(names, tell)
         # Setting it has all prepared statements compiled anew, also those that are cached.
         self.set_authorizer(self._first.authorize)
 
@@ -84,7 +84,10 @@ class Connection(sqlite3.Connection):
                 else:
                     return
         finally:
-            self._first.raise_from_handlers()
+            if self._first.raised:
+                raised = self._first.raised[-1]
+                self.tell_first_writes(self._first.awaited, self._first.tell)
+                raise raised
 
 
 class _Cursor(sqlite3.Cursor):
@@ -129,21 +132,20 @@ class _FirstWrites:
     https://sqlite.org/c3ref/set_authorizer.html. It refuses the ends of transactions too.
     """
 
-    def __init__(self) -> None:
-        self.awaited: set[str] = set()
-        self.tell: Callable[[str], object] = str
+    def __init__(self, awaited: Iterable[str] = (), tell: Callable[[str], object] = str) -> None:
+        self.awaited, self.tell = set(awaited), tell
+        self.raised: list[BaseException] = []
         self._refused: list[str] = []
-        self._raised: list[BaseException] = []
         judge = self._judge()
         next(judge)
         # Asked for what allows, and for the five arguments; SQLite refuses a statement for any answer but what allows.
         self.authorize = partial(max, sqlite3.SQLITE_OK, key=judge.send)
 
     def _judge(self) -> Generator[int, Any, None]:
-        # A generator for the reason that is told of below.
+        # A generator for the reason that is told of below. What a handler raises ends it; then it refuses all.
         action = answer = 0
-        while True:
-            try:
+        try:
+            while True:
                 value = yield answer
                 answer = 0
                 if isinstance(value, int):
@@ -151,10 +153,10 @@ class _FirstWrites:
                 elif value is not None and self._is_awaited(action, value.lower()):
                     self._refused.append(value.lower())
                     answer = 1
-            except GeneratorExit:
-                return
-            except BaseException as error:  # noqa: BLE001 - whatever a handler raises is raised after the statement
-                self._raised.append(error)
+        except GeneratorExit:
+            raise
+        except BaseException as error:  # noqa: BLE001 - whatever a handler raises is raised again
+            self.raised.append(error)
 
     def _is_awaited(self, action: int, name: str) -> bool:
         if action == sqlite3.SQLITE_PRAGMA:
@@ -168,11 +170,6 @@ class _FirstWrites:
             self.awaited.discard(each)
             self.tell(each)
         return bool(refused)
-
-    def raise_from_handlers(self) -> None:
-        """Raise what a signal handler raised meanwhile, which sqlite3 would have dropped."""
-        if self._raised:
-            raise self._raised.pop()
 
 
 def _run_handlers(raised: list[BaseException]) -> Iterator[int]:

@@ -8,7 +8,7 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -194,13 +194,48 @@ def preparing(watches: Callable[[Any], AbstractContextManager[Any]]) -> None:
     sys.exit(0)
 
 
-@pytest.mark.parametrize("watches", [WatchedTransaction, effects.watched])
+@contextlib.contextmanager
+def counted_first(connection: Any) -> Iterator[None]:
+    """Await the first writes to a table, as a step of a run does."""
+    effects.tell_first_writes(connection, ["never_written"], lambda _: None)
+    try:
+        yield
+    finally:
+        connection.connection.driver_connection.set_authorizer(None)
+
+
+def preparing_what_is_long() -> None:
+    """Exit with 0 if a statement that never ends is ended, also where the signal comes while it is being prepared."""
+
+    def ring(_number: int, _frame: object) -> None:
+        raise RaisedByHandlerError
+
+    signal.signal(signal.SIGALRM, ring)
+    columns = ", ".join(["typeof(i)"] * 300)
+    endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n)"
+    with engine.scratch() as connection:
+        for number in range(100):
+            with contextlib.suppress(RaisedByHandlerError), counted_first(connection):
+                signal.setitimer(signal.ITIMER_REAL, 0.0002 + number * 0.00002)
+                connection.exec_driver_sql(f"{endless} SELECT {columns} FROM n WHERE i < -{number}")
+    sys.exit(0)
+
+
+def test_a_signal_ends_a_long_statement_that_it_found_being_prepared() -> None:
+    """It is not kept until the statement, which it could not refuse, has ended by itself."""
+    child = start(preparing_what_is_long)
+    assert 0 == child.wait(), child.output
+    harness.require_explained(child.output)
+    tried("Signals", "100 signals while a statement that never ends is prepared or runs", "ended at once")
+
+
+@pytest.mark.parametrize("watches", [WatchedTransaction, effects.watched, counted_first])
 def test_a_signal_is_no_refusal_of_a_statement(watches: Callable[[Any], AbstractContextManager[Any]]) -> None:
     """What a handler raises while SQLite asks whether a statement is allowed is not taken for a no."""
     child = start(preparing, watches)
     assert 0 == child.wait(), child.output
     harness.require_explained(child.output)
-    what = "the run" if watches is WatchedTransaction else "the rehearsal before it"
+    what = "the rehearsal before it" if watches is effects.watched else "the run"
     tried("Signals", f"200 signals while statements of {what} are prepared", "what the handler raised")
 
 

@@ -2,6 +2,7 @@
 
 import click
 
+from vecmigrate.cli.looks import local
 from vecmigrate.cli.output import Context, Output, command
 from vecmigrate.cli.root import cli
 from vecmigrate.tools.adopt import Adoption
@@ -51,6 +52,7 @@ def _lines(done: Adoption, *, dry_run: bool) -> list[str]:
     if done.activates and done.model:
         lines.append(f"  the model {done.model.name}, {done.model.dimensions} dimensions ({done.model.source}): active")
     lines += [
-        f"  {each.migration_id}, {each.status} at {each.executed_at or 'a time not told'}" for each in done.attempts
+        f"  {each.migration_id}, {each.status} at {local(each.executed_at) or 'a time not told'}"
+        for each in done.attempts
     ]
     return [*lines, f"Backup: {done.backup}"] if done.backup else lines

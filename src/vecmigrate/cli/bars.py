@@ -80,7 +80,8 @@ def line(progress: Progress) -> str:
     if progress.done:
         parts.append(f"{_amount(progress, int(progress.rate))} a second")
     left = progress.seconds_left
-    parts.append(f"{_time(left)} left" if left is not None else f"{_time(progress.duration_seconds)} so far")
+    # Once all rows are written, indexes and checks may still take a while, which nothing counts.
+    parts.append(f"{_time(left)} left" if left else f"{_time(progress.duration_seconds)} so far")
     return f"{verb} {', '.join(parts)}"
 
 

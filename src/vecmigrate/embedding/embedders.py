@@ -6,7 +6,7 @@ import operator
 import os
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection
 from typing import Any
 
 from vecmigrate.causes import described, told
@@ -14,7 +14,7 @@ from vecmigrate.errors import EmbedderError
 
 __all__ = ["Embedder", "load"]
 
-Embedder = Callable[[list[str]], Sequence[Any]]
+Embedder = Callable[[list[str]], Collection[Any]]
 """Takes texts and returns one vector for each, in their order."""
 
 _READY = {"sentence-transformers": "sentence_transformers", "fastembed": "fastembed", "openai": "openai"}

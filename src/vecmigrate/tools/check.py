@@ -149,13 +149,13 @@ def _loaded(project: Checkout) -> Iterator[Finding]:
         return
     for missing in sorted(set(scripts) - {each.revision for each in entries}):
         path = project.shown(project.map_file or app_versions.MAP_FILE)
-        yield Finding(
-            "map",
-            # A project without a map of its own cannot enter it.
-            "error" if project.map_file or project.ini is None else "warning",
-            f"The app-version map does not name revision {missing}.",
-            f'add ["VERSION"] and revision = "{missing}" to {path}, {_AGAIN}',
-        )
+        message = f"The app-version map does not name revision {missing}."
+        if project.map_file or project.ini is None:
+            step = f'add ["VERSION"] and revision = "{missing}" to {path}, {_AGAIN}'
+            yield Finding("map", "error", message, step)
+        else:
+            message += " This project has no map of its own (src/vecmigrate/app_versions.toml)."
+            yield Finding("map", "warning", message, "nothing has to be done: such a revision has no app version")
 
 
 # What they give.

@@ -9,7 +9,7 @@ from vecmigrate.catalog import is_sqlite
 
 __all__ = ["large_cache"]
 
-_KIB = 65_536
+_KIB = {"main": 65_536, "temp": 16_384}
 _PAGES = {"main": 0, "temp": 100}
 """What SQLite has where it tells 0: it sets no size of its own for the temporary database."""
 
@@ -26,7 +26,7 @@ def large_cache(connection: sa.Connection) -> Iterator[None]:
     run = connection.exec_driver_sql
     sizes = {name: run(f"PRAGMA {name}.cache_size").scalar_one() for name in _PAGES}
     for name in _PAGES:
-        run(f"PRAGMA {name}.cache_size = -{_KIB}")
+        run(f"PRAGMA {name}.cache_size = -{_KIB[name]}")
     try:
         yield
     finally:
