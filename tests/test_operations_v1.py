@@ -1,5 +1,6 @@
 """The parts of semantics 1 of the operations, each by itself."""
 
+import json
 import math
 import sqlite3
 from collections.abc import Iterator
@@ -57,6 +58,27 @@ def connection() -> Iterator[sa.Connection]:
 def test_a_row_in_json_is_the_same_row_again(row: codec.Row) -> None:
     """Value and storage class survive, also of what JSON has no word for."""
     assert codec.same_row(row, codec.loaded(codec.dumped(row)))
+
+
+@pytest.mark.parametrize("huge", ['é"' * 600_000, "\0" * 1_200_000, b"\xff" * 1_200_000], ids=["text", "nul", "blob"])
+def test_a_huge_value_does_not_change_how_the_rest_of_its_row_is_written(huge: str | bytes) -> None:
+    """The JSON is the one that a small row would have, byte for byte."""
+    others = dict(zip(map(str, range(99)), ODD_VALUES, strict=False))
+    row = {'a"é': 1, **others, "raw": codec.RawText.of(b"\xd8", "utf-16-le")}
+    whole = json.dumps({name: codec.encoded(value) for name, value in (row | {"z": huge}).items()}, ensure_ascii=False)
+
+    assert whole == codec.dumped(row | {"z": huge})
+    assert codec.same_row(row | {"z": huge}, codec.loaded(whole))
+
+
+def test_a_row_with_a_huge_value_ends_its_page(connection: sa.Connection) -> None:
+    """Every row comes once and in order, whether its page is a query of its own or not."""
+    connection.exec_driver_sql("CREATE TABLE t (x INTEGER PRIMARY KEY, y)")
+    connection.exec_driver_sql(f"INSERT INTO t VALUES (1, NULL), (2, zeroblob({cells.PAGE_BYTES})), (3, ''), (4, 'a')")
+    query = "SELECT s.x, s.y FROM t s"
+
+    for found in (cells.fetched(connection, query), cells.fetched_by_key(connection, query, "s.x")):
+        assert [[1, 2], [3, 4]] == [[key for key, _ in page] for page in found]
 
 
 @pytest.mark.parametrize("value", ODD_VALUES, ids=repr)

@@ -1,17 +1,35 @@
 """Reading and writing rows exactly, whatever SQLite holds in a column."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from sys import getsizeof
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
 from vecmigrate.catalog import is_sqlite, quoted
 from vecmigrate.operations.v1.codec import RawText, Row, decoded_text
 
-__all__ = ["PAGE", "cells", "codec_of", "count", "driver_sql", "fetched", "insert", "insert_into", "row_of", "run"]
+__all__ = [
+    "PAGE",
+    "cells",
+    "codec_of",
+    "count",
+    "driver_sql",
+    "emptied",
+    "fetched",
+    "fetched_by_key",
+    "insert",
+    "insert_into",
+    "row_of",
+    "run",
+]
+
+_T = TypeVar("_T")
 
 PAGE = 1000
 """Rows that are held in memory at once."""
+PAGE_BYTES = 4_000_000
+"""A page ends early with the row that makes it this large, so that a row with a huge value is the last of its page."""
 
 
 def codec_of(connection: sa.Connection) -> str | None:
@@ -53,11 +71,51 @@ def run(connection: sa.Connection, statement: str, values: Sequence[Any] = ()) -
     return connection.exec_driver_sql(statement if is_sqlite(connection) else statement.replace("%", "%%"))
 
 
-def fetched(connection: sa.Connection, query: str, values: Sequence[Any] = ()) -> Iterator[Sequence[Sequence[Any]]]:
+def fetched(connection: sa.Connection, query: str, values: Sequence[Any] = ()) -> Iterator[list[Sequence[Any]]]:
     """Yield the result of a query in pages. The tables that are read must not change meanwhile."""
     statement, options = driver_sql(connection, query), {"stream_results": True, "max_row_buffer": PAGE}
     with connection.exec_driver_sql(statement, tuple(values) or None, execution_options=options) as result:
-        yield from result.partitions(PAGE)
+        # The iterator of the result itself would hold the last row.
+        yield from _pages(iter(result.fetchone, None))
+
+
+def fetched_by_key(connection: sa.Connection, query: str, key: str) -> Iterator[list[Sequence[Any]]]:
+    """Yield the result of a query, which has no WHERE, in the order of *key*, its first column, in pages.
+
+    Each page is a query of its own: tables may change meanwhile, and the database holds no row while one is used.
+    """
+    order, further = f"ORDER BY {key} LIMIT {PAGE}", ""
+    values: tuple[Any, ...] = ()
+    while True:
+        with run(connection, f"{query} {further} {order}", values) as result:
+            found = [next(_pages(iter(result.fetchone, None)), [])]
+        if not found[0]:
+            return
+        further, values = f"WHERE {key} > ?", (found[0][-1][0],)
+        yield found.pop()
+
+
+def _pages(found: Iterable[Sequence[Any]]) -> Iterator[list[Sequence[Any]]]:
+    """Yield rows in pages, and keep none: who empties a page has the memory of a huge row back."""
+    whole: list[list[Sequence[Any]]] = [[]]
+    size = 0
+    for row in found:
+        whole[0].append(row)
+        size += sum(map(getsizeof, row))
+        del row
+        if len(whole[0]) == PAGE or size >= PAGE_BYTES:
+            yield whole.pop()
+            whole.append([])
+            size = 0
+    if whole[0]:
+        yield whole.pop()
+
+
+def emptied(page: list[_T]) -> Iterator[_T]:
+    """Yield what is in a page and take it out: whatever nobody else holds by then frees its memory."""
+    page.reverse()
+    while page:
+        yield page.pop()
 
 
 def count(connection: sa.Connection, table: str) -> int:

@@ -3,7 +3,7 @@
 import base64
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
@@ -22,6 +22,8 @@ __all__ = [
     "same",
     "same_row",
 ]
+
+_LONG = 1_000_000
 
 Row = dict[str, Any]
 """A row by its columns, each value as Python has it: None, int, float, str, RawText or bytes."""
@@ -114,7 +116,22 @@ def decoded_text(data: bytes, codec: str) -> str | RawText:
 
 def dumped(row: Row) -> str:
     """Return a row as JSON."""
+    if any(isinstance(value, str | bytes) and len(value) > _LONG for value in row.values()):
+        return "".join(_pieces(row))
     return json.dumps({column: encoded(value) for column, value in row.items()}, ensure_ascii=False)
+
+
+def _pieces(row: Row) -> Iterator[str]:
+    """Yield the JSON of a row in pieces: json.dumps would copy the Base64 of a huge value once more."""
+    for number, (column, value) in enumerate(row.items()):
+        yield f"{', ' if number else '{'}{json.dumps(column, ensure_ascii=False)}: "
+        found = encoded(value)
+        if isinstance(found, dict) and found.keys() <= {"blob", "text"}:
+            [(name, text)] = found.items()
+            yield from (f'{{"{name}": "', text, '"}')
+        else:
+            yield json.dumps(found, ensure_ascii=False)
+    yield "}"
 
 
 def loaded(text: str) -> Row:

@@ -7,7 +7,7 @@ from typing import Any
 
 from vecmigrate.catalog import quoted
 from vecmigrate.operations.v1 import plain
-from vecmigrate.operations.v1.cells import PAGE, codec_of, insert, row_of, run
+from vecmigrate.operations.v1.cells import codec_of, emptied, fetched_by_key, insert, row_of, run
 from vecmigrate.operations.v1.change import Way
 from vecmigrate.operations.v1.codec import Row, dumped, same_row
 from vecmigrate.operations.v1.exchange import Tables
@@ -34,7 +34,7 @@ class _Item:
     note: KeptRow | None
     memory: str | None
     target: Row | None = None
-    entry: Entry | None = None
+    lost: Sequence[str] = ()
 
 
 class Passage:
@@ -79,19 +79,19 @@ class Passage:
             f"SELECT o.key, {record}, {self._tables.source.cells(self._connection)} FROM {plain.ODD} o "
             f"JOIN {quoted(self._tables.rows)} s ON {key} = o.key{joins}"
         )
-        found: Sequence[Any] = run(self._connection, f"{query} ORDER BY o.key LIMIT {PAGE}").all()
-        while found:
+        for found in fetched_by_key(self._connection, query, "o.key"):
             yield self._items(columns, found)
-            further = f"{query} WHERE o.key > ? ORDER BY o.key LIMIT {PAGE}"
-            found = run(self._connection, further, (found[-1][0],)).all()
 
-    def _items(self, columns: Sequence[str], found: Sequence[Any]) -> list[_Item]:
+    def _items(self, columns: Sequence[str], found: list[Any]) -> list[_Item]:
         ids = [each[1] for each in found if each[1] is not None]
         records = {}
         if ids:
             query = f"SELECT {READ} FROM vecmigrate_preserved p WHERE p.id IN ({', '.join('?' * len(ids))})"
             records = {each[0]: KeptRow._make(each) for each in run(self._connection, query, ids)}
-        return [self._item(key, row_of(columns, cells_, self._codec), records.get(id_)) for key, id_, *cells_ in found]
+        return [
+            self._item(key, row_of(columns, values, self._codec), records.get(id_))
+            for key, id_, *values in emptied(found)
+        ]
 
     def _item(self, key: Any, row: Row, kept: KeptRow | None) -> _Item:
         if kept is None:
@@ -118,20 +118,29 @@ class Passage:
         deferred = [] if is_last else [each for each in page if each.note and each.note.treatment == WAIT_WHILE_TAKEN]
         if deferred:
             insert(self._connection, _DEFERRED, ("key",), [(each.key,) for each in deferred])
-        moving = [each for each in page if each not in deferred] if deferred else page
-        entries = [entry for each in moving if (entry := self._converted(each)) is not None]
-        landing = [each for each in moving if each.target is not None]
-        rows = [each.target for each in landing if each.target is not None]
-        rowids = [each.key if self._has_rowid else None for each in landing]
-        for each, is_in in zip(landing, self._landing.admitted(rows, rowids), strict=True):
-            if not is_in:
-                entries.append(self._aside(each, _REFUSED, treatment=WAIT))
-            elif each.entry is not None:
-                entries.append(each.entry)
-        self._kept.add(entries)
+            page[:] = [each for each in page if each not in deferred]
+        converted = list(map(self._converted, emptied(page)))
+        entries = [each for each in converted if isinstance(each, Entry)]
+        landing = [each for each in converted if isinstance(each, _Item)]
+        converted.clear()
+        self._kept.add(entries + self._land(landing))
 
-    def _converted(self, item: _Item) -> Entry | None:
-        """Work out what a row becomes and what must be kept of it; return its entry if it is set aside at once."""
+    def _land(self, items: list[_Item]) -> list[Entry]:
+        """Land rows, and return what must be kept of them. The list is empty in the end."""
+        rowids = [each.key if self._has_rowid else None for each in items]
+        admitted = self._landing.admitted([each.target for each in items if each.target is not None], rowids)
+        entries = [self._kept_of(each, is_in=is_in) for is_in, each in zip(admitted, emptied(items), strict=True)]
+        return [each for each in entries if each is not None]
+
+    def _kept_of(self, item: _Item, *, is_in: bool) -> Entry | None:
+        if not is_in:
+            return self._aside(item, _REFUSED, treatment=WAIT)
+        if item.target is None or not item.lost:
+            return None
+        return self._landed(item.row, item.target, item.lost)
+
+    def _converted(self, item: _Item) -> Entry | _Item:
+        """Work out what a row becomes and what of it would be lost; return its entry if it is set aside at once."""
         if item.note is not None and item.note.treatment == WAIT:
             return self._aside(item, item.note.reason, treatment=WAIT)
         where = f"the row {item.key} of {self._way.table}"
@@ -146,9 +155,8 @@ class Passage:
         keys = [item.row[name] for name in self._way.key] + [target[name] for name in self._way.target_key]
         if lost and None in keys:
             return self._aside(item, "has no key by which to give back its values")
-        item.target = target
-        item.entry = self._landed(item.row, target, lost) if lost else None
-        return None
+        item.target, item.lost = target, lost
+        return item
 
     def _landed(self, row: Row, target: Row, lost: Sequence[str]) -> Entry:
         way, is_whole = self._way, self._way.has_functions

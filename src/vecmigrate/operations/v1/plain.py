@@ -92,7 +92,7 @@ def mark_undecodable(connection: sa.Connection, table: str, columns: Sequence[st
     name, is_utf8 = quoted(table), codec_of(connection) == "utf-8"
     failure = connection.dialect.loaded_dbapi.OperationalError
     texts = f"SELECT {', '.join(map(quoted, columns))} FROM {name} WHERE rowid BETWEEN ? AND ?"
-    sizes = " + ".join(f"coalesce(length({quoted(column)}), 0)" for column in columns)
+    sizes = " + ".join(f"coalesce(length(CAST({quoted(column)} AS BLOB)), 0)" for column in columns)
     page = f"SELECT rowid AS r, {sizes} AS size FROM {name} WHERE rowid >= ? ORDER BY rowid LIMIT {_UTF8_PAGE}"
     bound = f"SELECT max(r), sum(size) FROM ({page})"
     # As one text, with something between the values so that no two become one character, it is decoded at once.

@@ -2,11 +2,12 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any, NamedTuple
 
 from vecmigrate.catalog import is_sqlite, quoted
 from vecmigrate.operations.v1 import plain
-from vecmigrate.operations.v1.cells import codec_of, fetched, insert
+from vecmigrate.operations.v1.cells import codec_of, emptied, fetched, fetched_by_key, insert
 from vecmigrate.operations.v1.codec import Row, dumped, loaded, same_row
 from vecmigrate.operations.v1.kept_rows import RESTORE, WAIT, WAIT_WHILE_TAKEN, Entry, KeptRow, KeptRows
 from vecmigrate.operations.v1.pairing import Pairs
@@ -78,7 +79,7 @@ class Stage:
         """Stage the rows of the old table that are marked as odd, each with what was kept of it."""
         key = plain.row_key(self.connection)
         rows = f"{plain.ODD} o JOIN {quoted(self.change.table)} s ON {key} = o.key"
-        found = self._read(shape, rows, key)
+        found = self._read(shape, rows)
         if pairs.is_empty():
             for page in found:
                 self._stage_rows(shape, page)
@@ -121,13 +122,14 @@ class Stage:
         row_key = "s.rowid" if is_sqlite(connection) else "NULL"
         query = f"SELECT {row_key}, {self.change.selected(connection, self.change.columns)} FROM {rows}"
         for page in fetched(connection, query):
-            found = [(number, self.change.read(self.change.columns, values, self._codec)) for number, *values in page]
-            self._stage_rows(shape, [_Odd(number, self._as_found(shape, row)) for number, row in found])
+            self._stage_rows(shape, [_Odd(number, self._pulled(shape, values)) for number, *values in emptied(page)])
         gone = f"DELETE FROM {quoted(new)} WHERE {quoted(key)} IN (SELECT p.key FROM vecmigrate_pulled p)"
         connection.exec_driver_sql(gone)
         connection.exec_driver_sql("DROP TABLE vecmigrate_pulled")
 
-    def _as_found(self, shape: Shape, row: Row) -> Row:
+    def _pulled(self, shape: Shape, values: Sequence[Any]) -> Row:
+        """Return the row of the old table that a row of the new one was."""
+        row = self.change.read(self.change.columns, values, self._codec)
         fed = {name: value for name, value in row.items() if name not in self.change.kinds}
         return {column: row[name] for column, name in shape.names.items()} | fed
 
@@ -143,25 +145,36 @@ class Stage:
                 rows.append((*notes, *ranked, *(row[column] for column in self.change.columns)))
             insert(self.connection, "vecmigrate_stage", self._columns, rows)
 
-    def _read(self, shape: Shape, rows: str, key: str) -> Iterator[list[_Odd]]:
-        number = key if is_sqlite(self.connection) else "NULL"
-        query = f"SELECT {number}, {self.change.selected(self.connection, shape.columns)} FROM {rows}"
-        for page in fetched(self.connection, query):
-            yield [_Odd(row_key, self.change.read(shape.columns, values, self._codec)) for row_key, *values in page]
+    def _read(self, shape: Shape, rows: str) -> Iterator[list[_Odd]]:
+        is_number = is_sqlite(self.connection)
+        query = f"SELECT o.key, {self.change.selected(self.connection, shape.columns)} FROM {rows}"
+        for page in fetched_by_key(self.connection, query, "o.key"):
+            yield [
+                _Odd(key if is_number else None, self.change.read(shape.columns, values, self._codec))
+                for key, *values in emptied(page)
+            ]
 
-    def _stage_rows(self, shape: Shape, found: Sequence[_Odd]) -> None:
+    def _stage_rows(self, shape: Shape, found: list[_Odd]) -> None:
+        """Stage rows, or set them aside. The list is empty in the end: their memory is needed for their JSON."""
         staged: list[tuple[Any, ...]] = []
         aside: list[Entry] = []
-        for each in found:
-            bare = self.change.without_fed(each.row)
-            try:
-                staged.append(self._candidate(shape, each, bare))
-            except UnfitError as unfit:
-                original, memory = each.original or bare, each.memory
-                facts = ("upgrade", self.change.table, original, str(unfit))
-                aside.append(self.kept.aside(*facts, memory=memory, rowid=each.row_key))
+        for each in map(partial(self._staged, shape), emptied(found)):
+            if isinstance(each, Entry):
+                aside.append(each)
+            else:
+                staged.append(each)
         insert(self.connection, "vecmigrate_stage", self._columns, staged)
         self.kept.add(aside)
+
+    def _staged(self, shape: Shape, each: _Odd) -> tuple[Any, ...]:
+        """Return a row of the stage, or the entry of a row that is set aside at once."""
+        bare = self.change.without_fed(each.row)
+        try:
+            return self._candidate(shape, each, bare)
+        except UnfitError as unfit:
+            original, memory = each.original or bare, each.memory
+            facts = ("upgrade", self.change.table, original, str(unfit))
+            return self.kept.aside(*facts, memory=memory, rowid=each.row_key)
 
     def _candidate(self, shape: Shape, each: _Odd, bare: Row) -> tuple[Any, ...]:
         found, said = self._converted(shape, each)

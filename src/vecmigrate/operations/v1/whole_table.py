@@ -1,14 +1,13 @@
 """All rows of a table: kept before it is dropped, put back after it is made again."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import sqlalchemy as sa
 from alembic.operations import Operations
 
 from vecmigrate.catalog import is_sqlite, quoted
 from vecmigrate.operations.v1 import json_sql, plain
-from vecmigrate.operations.v1.cells import PAGE, codec_of, count, fetched, row_of, run
+from vecmigrate.operations.v1.cells import codec_of, count, emptied, fetched, fetched_by_key, row_of, run
 from vecmigrate.operations.v1.codec import Row
 from vecmigrate.operations.v1.kept_rows import RESTORE, KeptRow, KeptRows
 from vecmigrate.operations.v1.landing import Landing
@@ -86,7 +85,7 @@ def _keep_simple(kept: KeptRows, present: PresentTable, table: str, direction: s
 
 def _keep_odd(kept: KeptRows, present: PresentTable, table: str, direction: str) -> None:
     for page in _odd_pages(kept.connection, present):
-        kept.add([kept.aside(direction, table, row, "the table goes", rowid=rowid) for rowid, row in page])
+        kept.add([kept.aside(direction, table, row, "the table goes", rowid=rowid) for rowid, row in emptied(page)])
 
 
 def _odd_pages(connection: sa.Connection, present: PresentTable) -> Iterator[list[tuple[int | None, Row]]]:
@@ -94,14 +93,12 @@ def _odd_pages(connection: sa.Connection, present: PresentTable) -> Iterator[lis
     chosen = f"SELECT %s, {present.cells(connection)} FROM {quoted(present.name)} s"
     if not present.has_rowid and codec is not None:
         for page in fetched(connection, chosen % "NULL"):
-            yield [(None, row_of(columns, each[1:], codec)) for each in page]
+            yield [(None, row_of(columns, values, codec)) for _, *values in emptied(page)]
         return
     query = f"{chosen % 'o.key'} JOIN {plain.ODD} o ON o.key = {plain.row_key(connection)}"
-    found: Sequence[Any] = run(connection, f"{query} ORDER BY o.key LIMIT {PAGE}").all()
-    while found:
+    for page in fetched_by_key(connection, query, "o.key"):
         is_number = present.has_rowid
-        yield [(each[0] if is_number else None, row_of(columns, each[1:], codec)) for each in found]
-        found = run(connection, f"{query} WHERE o.key > ? ORDER BY o.key LIMIT {PAGE}", (found[-1][0],)).all()
+        yield [(key if is_number else None, row_of(columns, values, codec)) for key, *values in emptied(page)]
 
 
 def put_back(operations: Operations, table: str, revision: str) -> bool:
