@@ -374,6 +374,30 @@ def test_the_real_command_prints_the_script_on_stdout_alone(tmp_path: Path) -> N
     assert HEAD == legacy.revision(path)
 
 
+@pytest.mark.parametrize("start", ["base", "002"])
+def test_our_own_command_prints_the_script_from_where_the_database_is(start: str, tmp_path: Path) -> None:
+    """It writes nothing, and what it prints leads from there to the target; with nothing to do that is nothing."""
+    path = tmp_path / "empty.sqlite3"
+    if start != "base":
+        vecmigrate.upgrade(url(path), start)
+    files = sorted(tmp_path.iterdir())
+
+    printed = run_cli("--db-path", path, "migrate", "--sql")
+
+    assert (0, "") == (printed.code, printed.err)
+    assert files == sorted(tmp_path.iterdir())
+    apply(path, printed.out)
+    assert HEAD == legacy.revision(path)
+    again = run_cli("--db-path", path, "migrate", "--sql")
+    assert (0, "", True) == (again.code, again.out, "Nothing to do" in again.err)
+
+
+@pytest.mark.parametrize("option", ["--dry-run", "--force", "--no-backup", "--yes"])
+def test_the_script_goes_with_no_option_of_a_run(option: str, tmp_path: Path) -> None:
+    """A script is not run, so what only a run can do is a mistake."""
+    assert 2 == run_cli("--db-path", tmp_path / "empty.sqlite3", "migrate", "--sql", option).code
+
+
 # Failing revisions.
 
 RAISES = """

@@ -33,6 +33,7 @@ ANSWERS: list[tuple[str, tuple[str, ...]]] = [
     ("migrate", ("rollback", "--to-version", "0")),
     ("migrate", ("rollback", "--to-version", "base", "--from-backup")),
     ("migrate", ("restore", "BACKUP")),
+    ("migrate --sql", ("migrate", "--sql")),
     ("migrate --dry-run", ("migrate", "--dry-run")),
     ("migrate --dry-run", ("migrate", "--force", "--target", "1", "--dry-run")),
     ("migrate --dry-run", ("rollback", "--to-version", "0", "--dry-run")),

@@ -1,9 +1,11 @@
 """Plan, upgrade and roll back: the one caller of ``alembic.command``."""
 
+import io
 import os
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from functools import partial
+from typing import Any, TextIO
 
 from alembic import command
 from alembic.util import CommandError
@@ -135,6 +137,18 @@ class Migrator(Overview):
             self._call(command.downgrade, plan.to_revision or "base", report, vecmigrate_switches=switches)
         return report
 
+    def script(self, target: str = "head", *, version: str | None = None) -> tuple[Plan, str]:
+        """Return what ``upgrade`` would do, and its SQL, which is for an empty database or one of that revision.
+
+        Read-only. Raises VecmigrateError.
+        """
+        plan = self.plan_upgrade(target, version=version)
+        printed = io.StringIO()
+        if plan.steps:
+            span = f"{plan.from_revision or 'base'}:{plan.to_revision}"
+            self._call(partial(command.upgrade, sql=True), span, Report(), output=printed)
+        return plan, printed.getvalue()
+
     def rehearse_upgrade(
         self,
         target: str = "head",
@@ -165,7 +179,9 @@ class Migrator(Overview):
         apart.watch = watch
         return apart
 
-    def _call(self, call: Any, revision: str, report: Report, **attributes: Any) -> None:
+    def _call(
+        self, call: Any, revision: str, report: Report, *, output: TextIO | None = None, **attributes: Any
+    ) -> None:
         attributes |= {
             "vecmigrate_report": report,
             "vecmigrate_revisions": self.revisions(),
@@ -173,6 +189,7 @@ class Migrator(Overview):
             "vecmigrate_watch": self.watch,
         }
         config = alembic_config(self.settings, **attributes)
+        config.output_buffer = output or config.output_buffer
         with one_at_a_time:
             try:
                 call(config, revision)

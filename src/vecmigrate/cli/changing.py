@@ -23,6 +23,7 @@ _NEWEST = "\0"
 @click.option("--target", help="head (the default), a revision number, +N, or an app version.")
 @click.option("--version", help="The app version whose schema is wanted.")
 @click.option("--dry-run", is_flag=True, help="Run it on a copy, tell what came of it, and change nothing.")
+@click.option("--sql", "as_sql", is_flag=True, help="Print the SQL instead of running it.")
 @click.option("--force", is_flag=True, help="Run the target's revision again.")
 @click.option("--no-backup", is_flag=True, help="Make no backup first.")
 @click.option("--yes", is_flag=True, help="Allow revisions to lose rows that nothing keeps.")
@@ -33,6 +34,7 @@ def migrate(
     target: str | None,
     version: str | None,
     dry_run: bool,
+    as_sql: bool,
     force: bool,
     no_backup: bool,
     yes: bool,
@@ -48,6 +50,11 @@ def migrate(
         raise click.UsageError("--target and --version exclude each other.")
     migrator = context.migrator(backup="never" if no_backup else None)
     target = "head" if target is None else target
+    if as_sql:
+        if dry_run or force or no_backup or yes:
+            raise click.UsageError("--sql goes with --target and --version only.")
+        _show_script(out, migrator, target, version)
+        return 0
     if dry_run:
         say_where(out, migrator)
         found = migrator.rehearse_upgrade(target, version=version, force=force, allow_data_loss=yes)
@@ -98,6 +105,15 @@ def rollback(context: Context, out: Output, *, target: str, from_backup: str | N
 
 def _command(out: Output, migrator: Migrator, *words: str) -> str:
     return out.pasteable(" ".join(["vecmigrate", migrator.database.option, *map(quoted, words)]))
+
+
+def _show_script(out: Output, migrator: Migrator, target: str, version: str | None) -> None:
+    plan, script = migrator.script(target, version=version)
+    if plan.note:
+        out.say(plan.note)
+    if not script:
+        out.say(f"Nothing to do: the database is at {plan.from_revision or 'base'}.")
+    out.answer({"from": plan.from_revision, "to": plan.to_revision, "sql": script}, script.splitlines())
 
 
 def _report_document(report: Report) -> dict[str, Any]:
