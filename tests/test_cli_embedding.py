@@ -86,7 +86,7 @@ def test_every_model_is_listed_with_what_it_lacks(place: Place) -> None:
     assert [(OLD, 384, "active", 20, 0, 20 * 4 * 384), (NEW, 768, "building", 5, 15, 5 * 4 * 768)] == [
         tuple(each[key] for key in keys) for each in found["models"]
     ]
-    assert re.search(rf"{NEW} +building +768 +5 +15 +15360", run(place, "embeddings", "list").out)
+    assert re.search(rf"{NEW} +building +768 +5 +15 +15,360", run(place, "embeddings", "list").out)
 
 
 def test_an_incomplete_model_is_not_activated(place: Place) -> None:
