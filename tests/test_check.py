@@ -148,6 +148,14 @@ def test_a_fault_is_found(code: str, project: Path) -> None:
     assert named in found[code]
 
 
+def test_what_keeps_scripts_from_being_run_comes_first(project: Path) -> None:
+    """To run check again as it is would say the same again."""
+    FAULTS["twins"][1](project)
+    [found] = [each for each in run_cli("check", "--json").document["findings"] if each["code"] == "not-run"]
+
+    assert "correct the errors, then run: vecmigrate check" == found["next"]
+
+
 def test_two_heads_are_a_finding(project: Path) -> None:
     """Two branches on one revision are told by name, and renumbering mends it."""
     add(project, "pass")

@@ -288,6 +288,8 @@ def test_a_manifest_that_cannot_be_read_is_mentioned(released: Path) -> None:
         result = run_cli("--db-path", released, *words, "--json")
         assert [] == result.document["backups"]
         assert made.with_suffix(".json").name in result.err
+        # None is listed, and there is one.
+        assert f"Next: vecmigrate --db-path {released} doctor\n" == run_cli("--db-path", released, *words).out
 
 
 def test_options_on_the_wrong_side_are_told_their_place(folder: Path) -> None:

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -298,6 +299,21 @@ def test_errors_exit_with_1_and_stand_first(database: Path) -> None:
     ]
     assert [f"  Next: {each['next']}" for each in findings(database)] == [line for line in lines if "Next: " in line]
     assert "1 error, 1 warning, 1 note." == lines[-1]
+
+
+def test_people_read_times_of_their_own_zone(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in the other commands; in the JSON they stay as they are recorded."""
+    leave_marker(database)
+    monkeypatch.setenv("TZ", "XYZ-5")
+    time.tzset()
+    try:
+        told = " ".join(run_cli("--db-path", database, "doctor").out.split())
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+    assert "begun 2026-01-01 05:00:00, has not" in told
+    assert "begun 2026-01-01T00:00:00+00:00, has not" in findings(database)[0]["message"]
 
 
 @pytest.mark.parametrize("columns", [60, 80, 200])
@@ -598,6 +614,16 @@ def test_a_backup_that_cannot_be_read_is_told(database: Path) -> None:
         paste(found[0]["next"])
         with as_somebody(uid):
             assert "backup-unreadable" not in codes(path)
+
+
+def test_the_saved_bytes_of_a_damaged_database_are_no_damaged_backup(database: Path) -> None:
+    """A restore writes them, without a manifest and for no list, and nothing is wrong after it."""
+    name = newest_backup(database).name
+    damage_page(database)
+    assert 0 == run_cli("--db-path", database, "restore", name).code
+    assert [] != list((database.parent / "backups").glob("*Z-damaged.sqlite3"))
+
+    assert [] == [each for each in findings(database) if each["severity"] == "error"]
 
 
 def test_a_folder_of_backups_that_is_none_is_told(database: Path) -> None:

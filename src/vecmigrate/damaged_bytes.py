@@ -14,7 +14,7 @@ from vecmigrate import backups, sqlite_files
 from vecmigrate.comparison import same_bytes
 from vecmigrate.manifests import file_names, stem_of
 
-__all__ = ["save"]
+__all__ = ["save", "saved"]
 
 _SAVED = ("", "-wal", "-journal")
 """The -shm holds nothing that SQLite would not make anew."""
@@ -27,7 +27,7 @@ def save(database: str, folder: str, database_id: str) -> str:
     serves again. Raises BackupError where there is no room, and OSError.
     """
     suffixes = [suffix for suffix in _SAVED if os.path.lexists(database + suffix)]
-    for path in _saved(database, folder):
+    for path in saved(database, folder):
         if all(same_bytes(database + suffix, path + suffix) for suffix in _SAVED):
             return path
     needed = sum(sqlite_files.size(database + suffix) for suffix in suffixes)
@@ -43,7 +43,8 @@ def save(database: str, folder: str, database_id: str) -> str:
     return path
 
 
-def _saved(database: str, folder: str) -> Iterator[str]:
+def saved(database: str, folder: str) -> Iterator[str]:
+    """Yield the paths of the copies of a database's file. Read-only; raises BackupError."""
     pattern = re.compile(
         rf"{re.escape(stem_of(database))}-\d{{8}}T\d{{6}}\.\d{{6}}Z-damaged{re.escape(sqlite_files.SUFFIX)}"
     )

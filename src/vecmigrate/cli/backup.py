@@ -57,7 +57,7 @@ def backup_list(context: Context, out: Output) -> None:
         )
         for each in found
     ]
-    lines = out.screen.table(rows, whole=(0, 1, 2, 3, 5)) if found else [_none(migrator)]
+    lines = out.screen.table(rows, whole=(0, 1, 2, 3, 5)) if found else [_none(migrator, out)]
     if not all(each["verified"] for each in found):
         lines.append(out.pasteable(f"Next: vecmigrate {migrator.database.option} doctor"))
     out.answer({"backups": found}, lines)
@@ -68,7 +68,9 @@ def _printable(text: str) -> str:
     return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
 
 
-def _none(migrator: Migrator) -> str:
+def _none(migrator: Migrator, out: Output) -> str:
+    if migrator.damaged_manifests():
+        return out.pasteable(f"Next: vecmigrate {migrator.database.option} doctor")
     none = f"No backup of {migrator.database} yet in {migrator.backup_folder()}."
     others = len(migrator.foreign_backups())
     return none + f" {others} are of another one that was at this path." if others else none
@@ -98,7 +100,7 @@ def backup_verify(context: Context, out: Output, *, name: str | None) -> int:
     lines = [_printable(f"{each['name']}: {'ok' if each['verified'] else each['problem']}") for each in results]
     if not all(each["verified"] for each in results):
         lines.append(out.pasteable(f"Next: vecmigrate {migrator.database.option} doctor"))
-    out.answer({"backups": results}, lines or [_none(migrator)])
+    out.answer({"backups": results}, lines or [_none(migrator, out)])
     return 0 if all(each["verified"] for each in results) else 1
 
 

@@ -5,6 +5,7 @@ from collections import Counter
 
 import click
 
+from vecmigrate.cli.looks import local
 from vecmigrate.cli.output import Context, Output, command
 from vecmigrate.cli.root import cli
 from vecmigrate.tools.doctor import Diagnosis, diagnose
@@ -41,7 +42,10 @@ def _lines(found: Diagnosis, out: Output) -> list[str]:
 
 def _told(finding: Finding, out: Output) -> list[str]:
     width = min(out.screen.width or _WIDEST, _WIDEST)
-    text = textwrap.wrap(finding.message, width - 2, break_long_words=False, break_on_hyphens=False)
+    message = finding.message
+    for moment in finding.times:
+        message = message.replace(moment, local(moment, seconds=True))
+    text = textwrap.wrap(message, width - 2, break_long_words=False, break_on_hyphens=False)
     # A command stays on one line, because it is to be pasted.
     next_step = out.pasteable(finding.next)
     return [

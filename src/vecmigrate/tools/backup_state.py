@@ -3,7 +3,7 @@
 import os
 from datetime import UTC, datetime
 
-from vecmigrate import backups, manifests
+from vecmigrate import backups, damaged_bytes, manifests
 from vecmigrate.errors import BackupError
 from vecmigrate.manifests import Backup, manifest_of
 from vecmigrate.shell import moving, quoted, removing
@@ -67,7 +67,11 @@ def damaged(subject: Subject) -> Findings:
         if not _is_kept_from(path):
             both = [each for each in (data, path) if os.path.lexists(each)]
             yield _aside(f"The manifest {path} cannot be read, so its backup is listed nowhere.", *both)
+    saved = set(map(os.path.basename, damaged_bytes.saved(subject.path, subject.folder)))
     for path in manifests.unlisted(subject.folder, subject.path):
+        # What a restore has saved of a damaged database has no manifest.
+        if os.path.basename(path) in saved:
+            continue
         yield _aside(f"The backup {path} has lost its manifest, so it is listed nowhere.", path)
 
 
@@ -97,7 +101,7 @@ def stale(subject: Subject) -> Findings:
     ):
         return
     message = f"There is no backup since the last change ({last.migration_id}, {last.direction}) of {last.executed_at}."
-    yield Finding("backup-stale", NOTE, message, subject.command("backup", "create"))
+    yield Finding("backup-stale", NOTE, message, subject.command("backup", "create"), times=(last.executed_at,))
 
 
 def _moment(text: str) -> datetime:

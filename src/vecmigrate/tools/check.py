@@ -38,7 +38,8 @@ def check(project: Checkout) -> list[Finding]:
             found += trial.on_empty(script, partial(_models, script))
             found += [each for each in trial.on_filled(script) if each not in found]
         elif not any(each.code in {"upgrade", "downgrade"} for each in found):
-            found.append(Finding("not-run", "note", "The scripts were not run, because of the errors.", _AGAIN[5:]))
+            message = "The scripts were not run, because of the errors."
+            found.append(Finding("not-run", "note", message, f"correct the errors, {_AGAIN}"))
     order = ("error", "warning", "note")
     return sorted(found, key=lambda each: order.index(each.severity))
 

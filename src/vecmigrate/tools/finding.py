@@ -24,7 +24,7 @@ class Finding:
     """One thing that is wrong. ``next`` is the command that mends it, or in words what somebody has to do.
 
     ``severity`` is error (something is lost, refused or wrong), warning (it may become so) or note. It names rows by
-    table, rowid and column, and never tells what is in them.
+    table, rowid and column, and never tells what is in them. ``times`` are those that the message names, in UTC.
     """
 
     code: str
@@ -32,9 +32,10 @@ class Finding:
     message: str
     next: str
     needs_person: bool = False
+    times: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, str]:
-        return {name: value for name, value in asdict(self).items() if name != "needs_person"}
+        return {name: value for name, value in asdict(self).items() if name not in {"needs_person", "times"}}
 
 
 Findings = Iterator[Finding]

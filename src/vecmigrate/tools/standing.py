@@ -73,6 +73,7 @@ def interrupted(subject: Subject) -> Findings:
             "What it had not committed is not in the database. The command records that, and waits for a run that "
             "still goes on.",
             _settling(subject),
+            times=(marker.started_at,) if marker.started_at else (),
         )
     last = subject.attempts[-1] if subject.attempts else None
     if not left and last and last.status == "interrupted" and last.revision in _pending(subject):
