@@ -66,10 +66,11 @@ def require_base_is_empty(connection: Connection, database: Database, shapes: Sh
 
 def _would_lose(counts: Mapping[str, int], database: Database, target: str, state: str) -> WouldLoseRowsError:
     """Return the error for a way down that drops rows which nothing kept."""
+    saving = f"vecmigrate {database.option} backup create" if database.path else "save them, by pg_dump"
     return WouldLoseRowsError(
         f"{target} would drop {_listed(counts)}. {state}",
-        next_step=f"vecmigrate {database.option} rollback --to-version {target} --yes "
-        f"(alembic -x allow_data_loss=yes downgrade {target}), which backs them up first",
+        next_step=f"{saving}; then vecmigrate {database.option} rollback --to-version {target} --yes "
+        f"(alembic -x allow_data_loss=yes downgrade {target})",
     )
 
 
