@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -15,6 +16,8 @@ import vecmigrate
 from doors import run_cli, upgrade, url
 from ladder import HEAD
 from vecmigrate import locks, sqlite_driver, sqlite_files
+from vecmigrate.errors import DatabaseUnusableError
+from vecmigrate.migrator import Migrator
 
 FAULTS = [(".run-", errno.EIO), (".run-", errno.EACCES), (".tmp", errno.EIO), (".tmp", errno.EROFS)]
 """What cannot be removed, a marker or a temporary file, and what the system says of it."""
@@ -152,3 +155,14 @@ def test_a_restore_whose_last_step_reports_an_error_has_succeeded(
     assert "since" not in legacy.tables(released_file)
     assert [] == leftovers(released_file)
     assert ("success",) == legacy.query(released_file, "SELECT status FROM vecmigrate_history ORDER BY id DESC")[0]
+
+
+def test_what_is_told_after_a_run_fails_nothing(released_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run has ended well, whether or not it can be read what is left to embed."""
+    error = DatabaseUnusableError("SQLite was refused it.", next_step="run it again")
+    monkeypatch.setattr(Migrator, "reembedding", mock.Mock(side_effect=error))
+
+    result = run_cli("--db-path", released_file, "migrate")
+
+    assert (0, HEAD) == (result.code, legacy.revision(released_file))
+    assert "could not be read: SQLite was refused it." in result.err

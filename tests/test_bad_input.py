@@ -4,6 +4,7 @@ import os
 import random
 import sqlite3
 import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -581,3 +582,16 @@ def test_a_python_without_venv_is_told_what_to_install(tmp_path: Path) -> None:
         )
         assert (1, True) == (done.returncode, "apt install python3-venv" in done.stderr)
         assert ["bin"] == [path.name for path in tmp_path.iterdir()]
+
+
+def test_a_server_without_its_driver_names_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PostgreSQL is an extra, and who has not installed it is told so."""
+    for name in [each for each in sys.modules if each.partition(".")[0] == "psycopg"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+
+    result = run_cli("--database-url", "postgresql://a/b", "status", "--json")
+
+    assert 1 == result.code
+    assert "The driver of the database URL is not installed: psycopg." in result.document["error"]["message"]
+    assert "pip install 'vecmigrate[postgres]'" == result.document["error"]["next"]

@@ -170,3 +170,22 @@ def test_a_new_place_is_told_nothing(tmp_path: Path) -> None:
     vecmigrate.backup(url(other))
 
     assert [] == vecmigrate.upgrade(url(tmp_path / "service.sqlite3")).notes
+
+
+def test_a_new_database_is_told_too_where_no_backup_of_the_old_one_is_sound(lost_file: Path) -> None:
+    """There is nothing to restore then, and all the more reason to look before anything is built on the new one."""
+    for backup in (lost_file.parent / "backups").glob("*.sqlite3"):
+        backup.write_bytes(backup.read_bytes()[:4096])
+
+    done = run_forked("from vecmigrate.cli import main; main()", "--db-path", lost_file, "migrate")
+
+    assert 0 == done.code
+    assert 1 == done.err.count("none of them is sound")
+    assert f"vecmigrate --db-path {lost_file} backup verify" in done.err
+
+
+def test_a_rollback_of_no_database_says_so(tmp_path: Path) -> None:
+    """It is no database at base."""
+    done = run_cli("--db-path", tmp_path / "typo.sqlite3", "rollback", "--to-version", "0")
+
+    assert (1, True) == (done.code, "does not exist" in done.err)

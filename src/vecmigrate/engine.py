@@ -266,6 +266,8 @@ def engine_of(database: Database, *, timeout: float, read_only: bool, shared: bo
             engine = quiet(create_engine(database.url, poolclass=NullPool, hide_parameters=True))
         except (ArgumentError, ValueError, TypeError):
             raise urls.no_url() from None  # Its text quotes the part of the query that is wrong.
+        except ModuleNotFoundError as error:
+            raise urls.no_driver(error) from None
         if not read_only:
             event.listen(engine, "begin", lambda c: lock_postgresql(str(database), c, timeout, shared=shared))
         return engine

@@ -11,14 +11,17 @@ __all__ = ["last_of_another", "note_on_another", "require_none", "restoring"]
 
 def last_of_another(folder: str, database_path: str, *, database_id: str | None = None) -> Backup | None:
     """Return the newest sound backup of a database at this path other than *database_id*, or None. Read-only."""
+    return next((each for each in _of_others(folder, database_path, database_id) if is_verified(each)), None)
+
+
+def _of_others(folder: str, database_path: str, database_id: str | None) -> list[Backup]:
     path = os.path.realpath(database_path)
     try:
         found = listing(folder, database_id=None, database_path=path)
     except BackupError:
         # Whoever needs the folder fails by it.
-        return None
-    others = (each for each in found if each.database_path == path and each.database_id != database_id)
-    return next((each for each in others if is_verified(each)), None)
+        return []
+    return [each for each in found if each.database_path == path and each.database_id != database_id]
 
 
 def restoring(backup: Backup) -> str:
@@ -38,10 +41,17 @@ def require_none(folder: str, database_path: str) -> None:
 
 def note_on_another(folder: str, database_path: str, *, database_id: str | None, is_new: bool) -> str | None:
     """Return what to tell of a database that nothing but backups are left of; None if there was none. Read-only."""
-    left = last_of_another(folder, database_path, database_id=database_id)
-    if left is None:
+    others = _of_others(folder, database_path, database_id)
+    if not others:
         return None
     what = "has no database, and a new, empty one is made" if is_new else "is not the database it was"
+    left = next((each for each in others if is_verified(each)), None)
+    if left is None:
+        listed = command(database_path, "backup", "verify")
+        return (
+            f"{database_path} {what}: the backups in {folder} are of one that was there before, and none of them is "
+            f"sound. What is wrong with each: {listed}"
+        )
     return (
         f"{database_path} {what}: the backups in {folder} are of one that was there before. If that one was lost, stop "
         f"what uses the new file and move it aside, with its -wal and -shm if there are any, then: {restoring(left)}"

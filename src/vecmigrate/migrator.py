@@ -12,7 +12,7 @@ from alembic.util import CommandError
 
 from vecmigrate import adoption, bystanders, file_rights, history, lost, meta, records
 from vecmigrate.access import alembic_config, one_at_a_time
-from vecmigrate.engine import translated, writing
+from vecmigrate.engine import translated, unusable, writing
 from vecmigrate.errors import AheadError, ConfigurationError, RunFailedError, TargetError, VecmigrateError
 from vecmigrate.journal import Report
 from vecmigrate.overview import Overview
@@ -68,6 +68,8 @@ class Migrator(Overview):
         """Return what ``rollback`` would do. Read-only. Raises TargetError for a target above the database."""
         known = self.revisions()
         self._require_not_lost()
+        if self.database.is_absent():
+            raise unusable(self.database, FileNotFoundError())
         current = self.current(known)
         wanted, note = known.resolve(target, current=current)
         if known.position(wanted) > known.position(current):

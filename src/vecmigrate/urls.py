@@ -9,7 +9,7 @@ from sqlalchemy.exc import ArgumentError
 
 from vecmigrate.errors import ConfigurationError
 
-__all__ = ["is_for_reading", "no_url", "parsed", "sqlite_path"]
+__all__ = ["is_for_reading", "no_driver", "no_url", "parsed", "sqlite_path"]
 
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -34,21 +34,27 @@ def parsed(url: str | URL) -> tuple[URL, str, str]:
     except (ArgumentError, ValueError) as error:
         raise no_url() from (None if url else error)
     except ModuleNotFoundError as error:
-        raise ConfigurationError(
-            f"The driver of the database URL is not installed: {error.name}. Nothing was changed.",
-            next_step="pip install 'vecmigrate[postgres]'",
-        ) from None
+        raise no_driver(error) from None
     if _is_mistaken(found, backend):
         raise no_url()
     return found, backend, driver
+
+
+def no_driver(error: ModuleNotFoundError) -> ConfigurationError:
+    """Return the error for a server whose driver is not installed."""
+    return ConfigurationError(
+        f"The driver of the database URL is not installed: {error.name}. Nothing was changed.",
+        next_step="pip install 'vecmigrate[postgres]'",
+    )
 
 
 def no_url() -> ConfigurationError:
     """Return the error for what is no URL, which does not show it."""
     return ConfigurationError(
         "The database URL is not one. Nothing was changed.",
-        next_step="write it as sqlite:////absolute/path.sqlite3 or postgresql://user@host/name, and percent-encode a "
-        "password: an @ in it is %40",
+        next_step="write it as sqlite:////absolute/path.sqlite3 or postgresql://user@host/name (not postgres://), and "
+        "percent-encode a password: an @ in it is %40. The path of a file is given by --db-path, in Python as a "
+        "pathlib.Path",
     )
 
 

@@ -8,6 +8,7 @@ from vecmigrate.cli.looks import counted
 from vecmigrate.cli.output import Context, Output, command
 from vecmigrate.cli.rehearsing import say_where, show_rehearsal
 from vecmigrate.cli.root import cli
+from vecmigrate.errors import VecmigrateError
 from vecmigrate.journal import Report
 from vecmigrate.manifests import Backup
 from vecmigrate.migrator import Migrator
@@ -162,7 +163,12 @@ def _show_report(out: Output, migrator: Migrator, report: Report) -> None:
 def _next_lines(out: Output, migrator: Migrator) -> list[str]:
     """Return what is to be done after a run: vectors of a new model, if there is one and chunks lack them."""
     in_memory = migrator.database.is_sqlite and migrator.database.path is None
-    left = None if in_memory else migrator.reembedding()
+    try:
+        left = None if in_memory else migrator.reembedding()
+    except VecmigrateError as error:
+        # The run has ended, and it ended well.
+        out.say(f"How many chunks are left to embed could not be read: {error.message}")
+        return []
     if not left or not left["remaining"]:
         return []
     lines = [f"The model {left['model']} is being built: {counted(left['remaining'], 'chunk')} left."]

@@ -54,9 +54,10 @@ def reembed(
     if dry_run:
         _show_missing(out, missing(context.migrator(), dimensions=dimensions), limit=limit)
         return
+    migrator = context.migrator()
     with finishing(lambda: _say_stopping(out)) as received:
         done = run(
-            context.migrator(),
+            migrator,
             embedder,
             batch_size=batch_size,
             dimensions=dimensions,
@@ -72,7 +73,8 @@ def reembed(
     if done.swapped:
         lines.append(f"{done.model} is the active model now.")
     elif not done.remaining and no_swap:
-        lines.append(f"Activate it when you like: vecmigrate embeddings activate {done.model}")
+        activate = f"vecmigrate {migrator.database.option} embeddings activate {quoted(done.model)}"
+        lines.append(out.pasteable(f"Activate it when you like: {activate}"))
     out.answer(asdict(done) | {"duration_seconds": round(done.duration_seconds, 6)}, lines)
 
 

@@ -19,6 +19,9 @@ from vecmigrate.tools.table_shape import TableShape, normal, table_shape
 
 __all__ = ["drift"]
 
+_MADE = ("table", "index", "view", "trigger")
+"""What SQL makes, in the order in which each needs the ones before it."""
+
 
 @dataclass(frozen=True)
 class Picture:
@@ -92,8 +95,9 @@ def _put_found(
     if script is None:
         return
     tables, views = adopts(script).keys() - set(present), set(adopts_views(script))
-    order = {"table": 0, "index": 1, "view": 2}
-    for each in sorted(found, key=lambda each: order.get(each["type"], 3)):
+    # What an operation has kept for its way back is there too, and no SQL.
+    made = [each for each in found if each["type"] in _MADE]
+    for each in sorted(made, key=lambda each: _MADE.index(each["type"])):
         name = (each["name"] if each["type"] == "view" else each["table_name"]).lower()
         if each["sql"] and name in (views if each["type"] == "view" else tables):
             empty.exec_driver_sql(each["sql"])
