@@ -75,7 +75,7 @@ def _would_lose(counts: Mapping[str, int], database: Database, target: str, stat
 
 
 def require_no_edited(connection: Connection, database: Database, revisions: Revisions, steps: Steps) -> None:
-    """Raise NeedsPersonError for a way down through a script that is not the one that was applied. Read-only."""
+    """Raise NeedsPersonError for a way down through a script that was edited since it was applied. Read-only."""
     down = {origin_of(step) for step in steps if not step.is_upgrade and not isinstance(step, StampStep)}
     reverted = [each for each in revisions.ordered if each.id in down]
     if found := edited_scripts.edited(reverted, history.read(connection) if reverted else ()):
