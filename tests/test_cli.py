@@ -897,3 +897,16 @@ def test_commands_need_no_terminal_and_no_home(released_file: Path) -> None:
     )
     assert "unversioned" == json.loads(done.stdout)["state"]
     assert "" == done.stderr
+
+
+def test_control_characters_of_a_database_are_not_sent_to_the_terminal(released_file: Path) -> None:
+    """A terminal would obey them."""
+    assert 0 == run_cli("--db-path", released_file, "migrate").code
+    odd = "'a' || char(27) || ']0;title' || char(7) || char(10) || char(155) || '2J'"
+    legacy.execute(released_file, f"UPDATE vecmigrate_history SET message = {odd}")
+    legacy.execute(released_file, f"INSERT INTO embedding_models VALUES ({odd}, 3, 'retired', 1)")
+
+    for words in (("history",), ("embeddings", "list"), ("embeddings", "purge", "--yes")):
+        shown = run_cli("--db-path", released_file, *words)
+        assert "title" in shown.out
+        assert not set("\x1b\x07\x9b") & set(shown.out + shown.err)

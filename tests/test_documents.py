@@ -1,6 +1,7 @@
 """The documents say what is true: every command and option is there, and every example does what it shows."""
 
 import contextlib
+import inspect
 import io
 import re
 import shlex
@@ -8,6 +9,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 import click
 import pytest
@@ -209,6 +211,21 @@ def test_every_function_of_the_package_is_in_the_readme() -> None:
 
     text = re.sub(r"\s+", " ", README)
     assert [] == [name for name in vecmigrate.__all__ if name not in text]
+
+
+def test_the_signatures_of_the_readme_are_those_of_the_code() -> None:
+    """Each function that is listed takes what stands there, in that order and with these defaults."""
+    import vecmigrate  # noqa: PLC0415 - to read its functions only here
+
+    listed = next(text for text in blocks("text") if text.startswith("status("))
+    names = re.findall(r"^\w+", listed, re.MULTILINE)
+    assert [f"{name}{_signature(vecmigrate, name)}" for name in names] == listed.replace('"', "'").splitlines()
+
+
+def _signature(package: ModuleType, name: str) -> str:
+    found = inspect.signature(getattr(package, name))
+    plain = [each.replace(annotation=inspect.Parameter.empty) for each in found.parameters.values()]
+    return str(inspect.Signature(plain))
 
 
 @pytest.mark.parametrize(

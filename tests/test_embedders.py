@@ -272,6 +272,6 @@ def test_the_examples_of_the_document_are_embedders(folder: Path) -> None:
     for name, source in shown:
         (folder / f"{name}.py").write_text(source)
         vectors = list(embedders.load(f"{name}:embed", model=MODEL)(["one text", "another"]))
-        assert 2 == len(vectors)
+        assert [768, 768] == [len(vector) for vector in vectors]
         assert vectors[0] != vectors[1]
         assert f"{name}:embed" in text

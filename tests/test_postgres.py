@@ -10,6 +10,7 @@ from alembic import command
 from sqlalchemy.pool import NullPool
 
 import vecmigrate
+from doors import run_cli
 from ladder import NEXT, REVISIONS
 from scripts import Scripts
 from vecmigrate.errors import LockTimeoutError, WouldLoseRowsError
@@ -178,3 +179,21 @@ def test_002_waits_for_the_chunks(postgresql: sa.URL) -> None:
     vecmigrate.rollback(postgresql, to_version="001")
 
     assert [(384, "active")] == query(postgresql, "SELECT dimensions, state FROM embedding_models")
+
+
+@pytest.mark.parametrize("table", ["vecmigrate_history", "vecmigrate_version", "vector_stores"])
+@pytest.mark.parametrize(
+    "words", [("status",), ("rollback", "--to-version", "0"), ("migrate", "--force")], ids=" ".join
+)
+def test_a_table_that_stays_locked_is_not_waited_for_for_ever(
+    words: tuple[str, ...], table: str, postgresql: sa.URL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever lock it is that another session holds, lock_timeout ends the wait, and nothing is changed."""
+    vecmigrate.upgrade(postgresql)
+    monkeypatch.setenv("VECMIGRATE_LOCK_TIMEOUT", "0.3")
+    with sa.create_engine(postgresql, poolclass=NullPool).begin() as other:
+        other.exec_driver_sql(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")
+        result = run_cli("--database-url", full(postgresql), *words)
+
+    assert (0 if (words, table) == (("status",), "vector_stores") else 4) == result.code, result.err
+    assert "current" == vecmigrate.status(postgresql).state

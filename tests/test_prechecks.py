@@ -115,7 +115,7 @@ def test_an_edited_script_is_told_and_not_gone_back_through(scripts: Scripts, re
     vecmigrate.upgrade(url(released_file))
     assert [] == vecmigrate.status(url(released_file)).notes
     added.write_text(added.read_text(encoding="utf-8") + "# edited\n", encoding="utf-8")
-    told = f"The script of revision {NEXT} is not the one that was applied"
+    told = f"The script of revision {NEXT} was edited since it was applied"
 
     assert told in vecmigrate.status(url(released_file)).notes[0]
     listed = run_cli("--db-path", released_file, "list", "--json")

@@ -451,3 +451,20 @@ def test_what_purge_and_reembed_would_do_is_told(migrated: Path) -> None:
     assert told["model"] in {each["name"] for each in active if each["state"] != "retired"}
     refused = rehearsed(migrated, "embeddings", "purge", told["model"])
     assert (1, "ModelError") == (refused.code, refused.document["error"]["type"])
+
+
+@pytest.mark.parametrize("where", ["of a table that a script reads", "of a table of the service"])
+def test_damage_is_told_as_the_run_tells_it(where: str, released: Path) -> None:
+    """The run checks the whole file with its backup, so the rehearsal does too."""
+    table = "stores" if where.endswith("reads") else "sessions"
+    legacy.execute(released, "PRAGMA journal_mode = DELETE")
+    [(page,)] = legacy.query(released, f"SELECT rootpage FROM sqlite_master WHERE name = '{table}'")
+    with released.open("r+b") as file:
+        file.seek((int(str(page)) - 1) * 4096)
+        file.write(b"\xff" * 4096)
+
+    tried, done = rehearsed(released, "migrate"), run_cli("--db-path", released, "migrate", "--json")
+
+    assert (1, False) == (tried.code, tried.document["ok"])
+    assert done.document["error"] == tried.document["error"]
+    assert "is damaged" in tried.document["error"]["message"]

@@ -66,15 +66,16 @@ def require_base_is_empty(connection: Connection, database: Database, shapes: Sh
 
 def _would_lose(counts: Mapping[str, int], database: Database, target: str, state: str) -> WouldLoseRowsError:
     """Return the error for a way down that drops rows which nothing kept."""
+    saving = f"vecmigrate {database.option} backup create" if database.path else "save them, by pg_dump"
     return WouldLoseRowsError(
         f"{target} would drop {_listed(counts)}. {state}",
-        next_step=f"vecmigrate {database.option} rollback --to-version {target} --yes "
-        f"(alembic -x allow_data_loss=yes downgrade {target}), which backs them up first",
+        next_step=f"{saving}; then vecmigrate {database.option} rollback --to-version {target} --yes "
+        f"(alembic -x allow_data_loss=yes downgrade {target})",
     )
 
 
 def require_no_edited(connection: Connection, database: Database, revisions: Revisions, steps: Steps) -> None:
-    """Raise NeedsPersonError for a way down through a script that is not the one that was applied. Read-only."""
+    """Raise NeedsPersonError for a way down through a script that was edited since it was applied. Read-only."""
     down = {origin_of(step) for step in steps if not step.is_upgrade and not isinstance(step, StampStep)}
     reverted = [each for each in revisions.ordered if each.id in down]
     if found := edited_scripts.edited(reverted, history.read(connection) if reverted else ()):

@@ -1,4 +1,4 @@
-"""Scripts that are not the ones any more that were applied: their hash in the history differs."""
+"""Scripts that were edited since they were applied: their hash in the history differs."""
 
 from collections.abc import Iterable
 
@@ -23,6 +23,4 @@ def edited(applied: Iterable[Revision], attempts: Iterable[Attempt]) -> list[Rev
 
 def told(revisions: list[Revision]) -> list[str]:
     """Return a note for each, for a person."""
-    return [
-        f"The script of revision {each.id} is not the one that was applied: it was edited since." for each in revisions
-    ]
+    return [f"The script of revision {each.id} was edited since it was applied." for each in revisions]

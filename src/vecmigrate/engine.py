@@ -30,6 +30,7 @@ from vecmigrate.locks import (
     lock_timed_out,
     one_thread_in_memory,
     quiet,
+    wait_for_locks_postgresql,
     wait_to_read_sqlite,
 )
 from vecmigrate.new_database import built_beside
@@ -268,6 +269,7 @@ def engine_of(database: Database, *, timeout: float, read_only: bool, shared: bo
             raise urls.no_url() from None  # Its text quotes the part of the query that is wrong.
         except ModuleNotFoundError as error:
             raise urls.no_driver(error) from None
+        event.listen(engine, "begin", lambda c: wait_for_locks_postgresql(c, timeout))
         if not read_only:
             event.listen(engine, "begin", lambda c: lock_postgresql(str(database), c, timeout, shared=shared))
         return engine

@@ -36,6 +36,7 @@ __all__ = [
     "one_thread_in_memory",
     "quiet",
     "sqlite_code",
+    "wait_for_locks_postgresql",
     "wait_to_read_sqlite",
 ]
 
@@ -158,6 +159,12 @@ def lock_postgresql(name: str, connection: Connection, timeout: float, *, shared
         if time.monotonic() >= deadline:
             raise lock_timed_out(name, timeout)
         time.sleep(_POLL_SECONDS)
+
+
+def wait_for_locks_postgresql(connection: Connection, timeout: float) -> None:
+    """Let statements of this transaction wait so many seconds for a table, and not for ever."""
+    # 0 would mean for ever: https://www.postgresql.org/docs/current/runtime-config-client.html#GUC-LOCK-TIMEOUT
+    connection.exec_driver_sql(f"SET LOCAL lock_timeout = {min(max(1, int(timeout * 1000)), 2**31 - 1)}")
 
 
 def freeze(connection: Connection, table: str) -> None:

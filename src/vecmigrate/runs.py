@@ -8,7 +8,7 @@ from alembic.runtime.migration import MigrationContext, MigrationStep, StampStep
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection
 
-from vecmigrate import adoption, bystanders, checks, edited_scripts, history, meta, preserved, records, triggers
+from vecmigrate import adoption, bystanders, checks, edited_scripts, history, locks, meta, preserved, records, triggers
 from vecmigrate.catalog import has_content
 from vecmigrate.causes import described
 from vecmigrate.dependents import Survey, rehearse
@@ -306,6 +306,8 @@ class Run:
             wait = min(self.settings.lock_timeout, _PROMPTLY)
             self._record(self._journal.failed("interrupted", "Stopped by a signal"), wait=wait)
             return error if is_signal else KeyboardInterrupt()
+        if locks.is_busy(error):
+            error = locks.lock_timed_out(str(self.database), self.settings.lock_timeout)
         # What is left of these is a commit that the database refused.
         refused = error.__cause__ if isinstance(error, DatabaseUnusableError) else None
         why = described(refused or error)

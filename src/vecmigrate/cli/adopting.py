@@ -48,7 +48,7 @@ def _document(done: Adoption, *, dry_run: bool) -> dict[str, object]:
 def _lines(done: Adoption, *, dry_run: bool) -> list[str]:
     if not done.is_change:
         return [f"Nothing to take over: the database knows what {done.folder} tells."]
-    lines = [f"{'Would take' if dry_run else 'Took'} over of {done.folder}:"]
+    lines = [f"{'Would take' if dry_run else 'Took'} over from {done.folder}:"]
     if done.activates and done.model:
         lines.append(f"  the model {done.model.name}, {done.model.dimensions} dimensions ({done.model.source}): active")
     lines += [

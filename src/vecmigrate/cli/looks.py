@@ -1,6 +1,7 @@
 """How answers look: tables that fit, times of here, and colour where there is a terminal for it."""
 
 import os
+import re
 import shutil
 import textwrap
 from collections.abc import Collection, Mapping, Sequence
@@ -9,7 +10,9 @@ from typing import Any
 
 import click
 
-__all__ = ["Screen", "counted", "local"]
+__all__ = ["Screen", "counted", "local", "printable"]
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 _GAP = "  "
 _NARROWEST = 16
@@ -42,6 +45,11 @@ def local(moment: str | None, *, seconds: bool = False) -> str:
     return f"{found:%Y-%m-%d %H:%M:%S}" if seconds else f"{found:%Y-%m-%d %H:%M}"
 
 
+def printable(text: str) -> str:
+    """Return a text of a database with its control characters escaped: a terminal would obey them."""
+    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
 def counted(count: int, noun: str) -> str:
     """Return a number of things, in the singular where it is one."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
@@ -66,6 +74,7 @@ class Screen:
         Where it is too wide, text is broken in the columns that are not in ``whole``; where that is not enough, each
         row becomes a block, which begins with its first ``titles`` cells.
         """
+        rows = [[printable(cell) for cell in row] for row in rows]
         widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
         excess = sum(widths) + len(_GAP) * (len(widths) - 1) - (self.width or 1 << 30)
         while excess > 0:
@@ -99,7 +108,7 @@ class Screen:
         room = max(map(len, pairs)) + len(":" + _GAP)
         lines = []
         for name, value in pairs.items():
-            text = self.wrapped(value, indent=" " * room) or [""]
+            text = self.wrapped(printable(value), indent=" " * room) or [""]
             lines.append(f"{name}:".ljust(room) + self.coloured(text[0].lstrip()))
             lines += text[1:]
         return lines

@@ -121,7 +121,7 @@ def list_(context: Context, out: Output) -> None:
         )
     for each in found:
         if each["edited"]:
-            out.say(f"The script of revision {each['revision']} is not the one that was applied: it was edited since.")
+            out.say(f"The script of revision {each['revision']} was edited since it was applied.")
     lines = out.screen.table(rows, whole=(0, 1, 2, 4, 5, 6), titles=2)
     if any(each["status"] != "success" for each in found):
         lines.append(out.pasteable(f"Next: vecmigrate {migrator.database.option} migrate"))
@@ -134,7 +134,7 @@ def list_(context: Context, out: Output) -> None:
 @click.option("--clear", is_flag=True, help="Forget every attempt; the schema stays.")
 @click.option("--yes", is_flag=True, help="Confirm --clear.")
 def history(context: Context, out: Output, *, limit: int | None, rebuild: bool, clear: bool, yes: bool) -> None:
-    """Show every attempt, oldest first.
+    """Show every attempt, in the order of recording.
 
     \b
     Example:

@@ -212,7 +212,7 @@ def _record(adoption: Adoption, *, at: str, duration: float) -> history.Attempt:
         name="adopt_mcp_vector_search",
         direction=DIRECTION,
         status="success",
-        message=f"Took over {' and '.join(what)} of {adoption.folder}",
+        message=f"Took over {' and '.join(what)} from {adoption.folder}",
         executed_at=at,
         duration_seconds=duration,
         metadata=told,

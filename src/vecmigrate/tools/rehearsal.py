@@ -15,7 +15,7 @@ from sqlalchemy.pool import StaticPool
 from vecmigrate import backups, places, records, sqlite_files
 from vecmigrate.access import Access
 from vecmigrate.causes import described
-from vecmigrate.engine import Database, reading, require_writable, translated
+from vecmigrate.engine import Database, locate, quick_check, reading, require_writable, translated
 from vecmigrate.errors import BackupError, LockTimeoutError, RunFailedError, VecmigrateError
 from vecmigrate.journal import Report
 from vecmigrate.plan import Plan
@@ -129,7 +129,7 @@ def _told_of_locks(database: Database) -> Iterator[None]:
     """Let a script that did not get a lock in the short time it has here be no failure of the script."""
     try:
         yield
-    except RunFailedError as error:
+    except (RunFailedError, LockTimeoutError) as error:
         # What led to an error is told without its object by then: its SQLSTATE is left.
         if _LOCK_NOT_AVAILABLE not in str(error.__cause__):
             raise
@@ -170,6 +170,9 @@ def _on_copy(access: Access, path: str, found: Rehearsal, run: Run) -> None:
             is_default_database=False,
         )
         with _told_of(path, instead_of=copy, found=found):
+            if found.backup_folder and found.bytes_before:
+                # The run checks the whole file with its backup.
+                quick_check(locate(Path(copy)))
             _try(found, run, apart, inside)
         found.bytes_after = sqlite_files.size(copy)
     saved = found.bytes_before or 0 if found.backup_folder else 0

@@ -55,7 +55,7 @@ def edited_script(subject: Subject) -> Findings:
         yield Finding(
             "edited-script",
             WARNING,
-            f"The script of revision {revision.id} is not the one that was applied: {revision.path} was edited since.",
+            f"The script of revision {revision.id} was edited since it was applied: {revision.path}.",
             f"put it back as it was; or, where its way down fits what was applied, run it again: "
             f"{subject.command('migrate', '--force', '--target', revision.id, '--yes')}",
         )
