@@ -19,10 +19,11 @@ import sqlalchemy as sa
 
 import legacy
 import vecmigrate
-from doors import ROOT, Result, run_cli, url
+from doors import ROOT, Result, run_cli, run_forked, url
 from faults.harness import small_disk
 from ladder import BELOW_HEAD, HEAD, NEXT, REVISIONS
 from scripts import Scripts
+from test_bad_input import UNPRIVILEGED
 from vecmigrate import history, scratch_files
 from vecmigrate.tools import surroundings
 from vecmigrate.tools.finding import Subject
@@ -614,6 +615,25 @@ def test_a_backup_that_cannot_be_read_is_told(database: Path) -> None:
         paste(found[0]["next"])
         with as_somebody(uid):
             assert "backup-unreadable" not in codes(path)
+
+
+@pytest.mark.parametrize(
+    ("what", "mode", "code"),
+    [(".", 0, "permissions"), ("service.sqlite3", 0, "permissions"), ("backups", 0, "backup-unreadable")],
+)
+def test_what_may_not_be_read_is_told_once(what: str, mode: int, code: str, database: Path) -> None:
+    """By its own code, and of what is in a closed folder nothing is said."""
+    forbidden = database.parent / what
+    allowed = forbidden.stat().st_mode
+    forbidden.chmod(mode)
+    try:
+        done = run_forked(UNPRIVILEGED, "--db-path", database, "doctor", "--json")
+    finally:
+        forbidden.chmod(allowed)
+    [found] = [each for each in done.document["findings"] if each["severity"] == "error"]
+
+    assert (1, code) == (done.code, found["code"])
+    assert str(database.parent if what == "." else forbidden) in found["message"]
 
 
 def test_the_saved_bytes_of_a_damaged_database_are_no_damaged_backup(database: Path) -> None:

@@ -12,7 +12,8 @@ from vecmigrate.sqlite_files import SIDECARS
 
 __all__ = ["diagnosed", "is_writable", "unwritable", "widowed"]
 
-
+_UNREADABLE = "cannot be opened (permissions?)"
+_READ_ONLY = "is read-only, or in a read-only folder"
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -29,7 +30,9 @@ def diagnosed(error: BaseException, *, path: str | None, shown: str, option: str
         )
     found = _elsewhere(path, cause) or _place(path, cause, option) or _foreign(path, cause, option)
     why, step = found or _state(path, cause, option)
-    return DatabaseUnusableError(f"{path} {why}. Nothing was changed.", next_step=step)
+    unusable = DatabaseUnusableError(f"{path} {why}. Nothing was changed.", next_step=step)
+    unusable.is_denied = why in {_UNREADABLE, _READ_ONLY}
+    return unusable
 
 
 def _elsewhere(path: str, cause: BaseException) -> tuple[str, str] | None:
@@ -115,10 +118,10 @@ def _restore_step(option: str) -> str:
 def _refusal(path: str, cause: BaseException) -> tuple[str, str]:
     """Return why the system does not let SQLite at a file, and what to do. Read-only."""
     if not os.access(path, os.R_OK):
-        return "cannot be opened (permissions?)", f"make {path} and its folder readable and writable, then run it again"
+        return _UNREADABLE, f"make {path} and its folder readable and writable, then run it again"
     if _unwritable(path):
         step = file_rights.whose(_unwritable(path)[0]) or f"make {unwritable(path)} writable"
-        return "is read-only, or in a read-only folder", f"{step}, then run it again"
+        return _READ_ONLY, f"{step}, then run it again"
     why = getattr(cause, "strerror", None) or "SQLite was refused it, though its permissions allow it"
     step = "see that the process may open more files (ulimit -n) and that the disk is sound, then run it again"
     return f"cannot be opened for writing: {why}", step

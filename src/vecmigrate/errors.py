@@ -73,7 +73,12 @@ class TargetError(VecmigrateError):
 
 
 class DatabaseUnusableError(VecmigrateError):
-    """The database cannot be opened: absent, damaged, not a database, or not ours to read or write."""
+    """The database cannot be opened: absent, damaged, not a database, or not ours to read or write.
+
+    ``is_denied`` tells that the rights on the file or its folder are the cause.
+    """
+
+    is_denied = False
 
 
 class BackupError(VecmigrateError):

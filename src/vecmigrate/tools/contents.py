@@ -32,6 +32,8 @@ def damage(subject: Subject, error: DatabaseUnusableError) -> Finding:
     step = error.next_step
     if "restore NAME" in step and (sound := _newest_sound(subject)):
         step = subject.command("restore", sound)
+    if error.is_denied:
+        return Finding("permissions", ERROR, error.message, step)
     return Finding("integrity", ERROR, error.message, step)
 
 

@@ -7,7 +7,14 @@ from sqlalchemy import Connection
 
 from vecmigrate import history
 from vecmigrate.engine import reading
-from vecmigrate.errors import AheadError, DatabaseUnusableError, LockTimeoutError, NeedsPersonError, VecmigrateError
+from vecmigrate.errors import (
+    AheadError,
+    BackupError,
+    DatabaseUnusableError,
+    LockTimeoutError,
+    NeedsPersonError,
+    VecmigrateError,
+)
 from vecmigrate.overview import Overview
 from vecmigrate.tools import backup_state, contents, standing, surroundings
 from vecmigrate.tools.drift import drift
@@ -88,7 +95,10 @@ def diagnose(access: Overview, *, deep: bool = False) -> Diagnosis:
         found.append(contents.damage(subject, error))
     for code, look in _AROUND.items():
         found += _looked(code, look(subject))
-    return Diagnosis(tuple(sorted(found, key=lambda each: _ORDER.index(each.severity))))
+    if subject.is_folder_hidden:
+        found = [each for each in found if each.code != "backup-unreadable"]
+    # Several looks may be kept from the same.
+    return Diagnosis(tuple(sorted(dict.fromkeys(found), key=lambda each: _ORDER.index(each.severity))))
 
 
 def _open(subject: Subject, found: list[Finding]) -> Subject:
@@ -124,5 +134,8 @@ def _looked(code: str, findings: Findings) -> Iterator[Finding]:
         yield from findings
     except LockTimeoutError:
         raise
+    except BackupError as error:
+        yield of_error("backup-unreadable", error)
     except VecmigrateError as error:
-        yield of_error(code, error)
+        is_denied = isinstance(error, DatabaseUnusableError) and error.is_denied
+        yield of_error("permissions" if is_denied else code, error)

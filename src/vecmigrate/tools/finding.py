@@ -76,6 +76,13 @@ class Subject:
         return self.access.backup_folder()
 
     @property
+    def is_folder_hidden(self) -> bool:
+        """Tell whether the backup folder is beside a database whose folder lets nobody look into it."""
+        beside = os.path.dirname(self.path or "")
+        is_inside = bool(beside) and self.folder.startswith(os.path.join(beside, ""))
+        return is_inside and os.path.isdir(beside) and not os.access(beside, os.X_OK)
+
+    @property
     def bytes(self) -> int:
         """The size of the SQLite file with its WAL, 0 where there is none."""
         places = [self.path, f"{self.path}-wal"] if self.path else []
