@@ -226,6 +226,7 @@ def test_the_script_for_an_empty_database_has_the_triggers(tmp_path: Path) -> No
     script = run_alembic(tmp_path / "none.sqlite3", "upgrade", "003", "--sql").out
     with sqlite3.connect(tmp_path / "made.sqlite3") as connection:
         connection.executescript(script)
+    connection.close()
 
     assert 3 == len(legacy.query(tmp_path / "made.sqlite3", TRIGGERS))
 
