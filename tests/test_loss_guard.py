@@ -53,6 +53,18 @@ def down(door: str, path: Path, scripts: Scripts, *, allowed: bool) -> str:
     return done.err if done.code else ""
 
 
+def two_chunks(path: Path) -> str:
+    """Make a database at head with two chunks; return what drops the triggers of the ladder on their table."""
+    vecmigrate.upgrade(url(path))
+    legacy.execute(
+        path,
+        "INSERT INTO vector_store_chunks VALUES ('a', NULL, 'f', 1, 2, 't')",
+        "INSERT INTO vector_store_chunks VALUES ('b', 'v', 'f', 1, 2, 't')",
+    )
+    found = legacy.query(path, "SELECT name FROM sqlite_master WHERE type = 'trigger' AND tbl_name LIKE '%chunks'")
+    return "".join(f'op.execute("DROP TRIGGER {name}")\n' for (name,) in found)
+
+
 @pytest.mark.parametrize("door", ["cli", "alembic", "import"])
 def test_a_table_of_any_revision_is_not_dropped_with_rows(door: str, scripts: Scripts, released_file: Path) -> None:
     """A row that nothing keeps asks for --yes, and nothing is written until it is given."""
@@ -148,15 +160,7 @@ def test_a_way_up_may_lose_rows_where_somebody_says_so(door: str, scripts: Scrip
 def test_rows_that_move_are_not_lost(moves: str, scripts: Scripts, tmp_path: Path) -> None:
     """A table that the step makes may take them up, and a script may say where else they stand."""
     path = tmp_path / "moving.sqlite3"
-    vecmigrate.upgrade(url(path))
-    legacy.execute(
-        path,
-        "INSERT INTO vector_store_chunks VALUES ('a', NULL, 'f', 1, 2, 't')",
-        "INSERT INTO vector_store_chunks VALUES ('b', 'v', 'f', 1, 2, 't')",
-    )
-    # Triggers of the ladder on the table are not what is tried here.
-    found = legacy.query(path, "SELECT name FROM sqlite_master WHERE type = 'trigger' AND tbl_name LIKE '%chunks'")
-    drops = "".join(f'op.execute("DROP TRIGGER {name}")\n' for (name,) in found)
+    drops = two_chunks(path)
     scripts.add(drops + moves)
 
     assert [NEXT] == vecmigrate.upgrade(url(path)).applied
@@ -220,14 +224,7 @@ def test_base_does_not_drop_what_the_first_revision_made_with_rows(tmp_path: Pat
 def test_rows_are_missed_by_whatever_way_they_went(deletes: str, scripts: Scripts, tmp_path: Path) -> None:
     """A table is counted before the first statement that writes to it, also for a driver or a trigger."""
     path = tmp_path / "ways.sqlite3"
-    vecmigrate.upgrade(url(path))
-    legacy.execute(
-        path,
-        "INSERT INTO vector_store_chunks VALUES ('a', NULL, 'f', 1, 2, 't')",
-        "INSERT INTO vector_store_chunks VALUES ('b', 'v', 'f', 1, 2, 't')",
-    )
-    found = legacy.query(path, "SELECT name FROM sqlite_master WHERE type = 'trigger' AND tbl_name LIKE '%chunks'")
-    drops = "".join(f'op.execute("DROP TRIGGER {name}")\n' for (name,) in found)
+    drops = two_chunks(path)
     bin_ = (
         'op.execute("CREATE TABLE bin (x)")\nop.execute("CREATE TRIGGER vecmigrate_bin AFTER INSERT ON bin '
         'BEGIN DELETE FROM vector_store_chunks; END")\n'

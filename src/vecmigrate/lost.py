@@ -11,7 +11,7 @@ __all__ = ["last_of_another", "note_on_another", "require_none", "restoring"]
 
 def last_of_another(folder: str, database_path: str, *, database_id: str | None = None) -> Backup | None:
     """Return the newest sound backup of a database at this path other than *database_id*, or None. Read-only."""
-    return next((each for each in _of_others(folder, database_path, database_id) if is_verified(each)), None)
+    return _newest_sound(_of_others(folder, database_path, database_id))
 
 
 def _of_others(folder: str, database_path: str, database_id: str | None) -> list[Backup]:
@@ -22,6 +22,10 @@ def _of_others(folder: str, database_path: str, database_id: str | None) -> list
         # Whoever needs the folder fails by it.
         return []
     return [each for each in found if each.database_path == path and each.database_id != database_id]
+
+
+def _newest_sound(backups: list[Backup]) -> Backup | None:
+    return next((each for each in backups if is_verified(each)), None)
 
 
 def restoring(backup: Backup) -> str:
@@ -45,7 +49,7 @@ def note_on_another(folder: str, database_path: str, *, database_id: str | None,
     if not others:
         return None
     what = "has no database, and a new, empty one is made" if is_new else "is not the database it was"
-    left = next((each for each in others if is_verified(each)), None)
+    left = _newest_sound(others)
     if left is None:
         listed = command(database_path, "backup", "verify")
         return (

@@ -40,7 +40,6 @@ ROUNDS = max(1, int(os.environ.get("VECMIGRATE_FAULT_ROUNDS", "3")))
 DOORS = ("cli", "alembic", "command", "service")
 MODES = ("wal", "delete")
 
-_FORKSERVER = FORKSERVER
 _FILE_EVENTS = {"open", "os.chmod", "os.link", "os.mkdir", "os.remove", "os.rename", "os.truncate"}
 
 
@@ -109,7 +108,7 @@ def start(action: Callable[..., Any], *arguments: Any, environ: Mapping[str, str
     """Start a process that calls a function of a module."""
     descriptor, name = tempfile.mkstemp(suffix=".log")
     os.close(descriptor)
-    process = _FORKSERVER.Process(target=_enter, args=(name, dict(environ or {}), action, arguments))
+    process = FORKSERVER.Process(target=_enter, args=(name, dict(environ or {}), action, arguments))
     process.start()
     return Child(process, Path(name))
 

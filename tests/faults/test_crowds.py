@@ -22,6 +22,7 @@ from faults import harness
 from faults.harness import DOORS, MODES, ROUNDS, Subject, go, start, tried, wait_until
 from faults.slow import changed_scripts, slow_scripts, with_scripts
 from ladder import BELOW_HEAD, HEAD, REVISIONS
+from processes import FORKSERVER
 
 CROWD = 20
 THREADS = 8
@@ -34,7 +35,7 @@ def at_barrier(barrier: Barrier, action: Callable[..., Any], *arguments: Any) ->
 
 def crowd(database: Path) -> None:
     """Let twenty processes start together through all doors, and fail if one fails."""
-    barrier = harness._FORKSERVER.Barrier(CROWD)
+    barrier = FORKSERVER.Barrier(CROWD)
     doors = itertools.islice(itertools.cycle(DOORS), CROWD)
     children = [start(at_barrier, barrier, go, door, str(database)) for door in doors]
     assert [(0, "")] * CROWD == [
@@ -80,7 +81,7 @@ def test_copies_of_one_database_at_once(number: int, mode: str, small: Subject, 
     copies = [template.with_name(f"tenant{each}.sqlite3") for each in range(8)]
     for copy in copies:
         shutil.copy(template, copy)
-    barrier = harness._FORKSERVER.Barrier(len(copies))
+    barrier = FORKSERVER.Barrier(len(copies))
     children = [start(at_barrier, barrier, go, "service", str(copy)) for copy in copies]
     assert [(0, "")] * 8 == [(child.wait(120), child.output if child.process.exitcode else "") for child in children]
 
@@ -100,7 +101,7 @@ def test_six_restores_over_a_damaged_file(number: int, mode: str, small: Subject
     name = harness.backup_files(database)[0].name
     damaged = database.read_bytes()[:9000]
     database.write_bytes(damaged)
-    barrier = harness._FORKSERVER.Barrier(6)
+    barrier = FORKSERVER.Barrier(6)
     words = ("--db-path", str(database), "restore", name)
     children = [start(at_barrier, barrier, harness.run_cli, *words) for _ in range(6)]
     assert [(0, "")] * 6 == [(child.wait(120), child.output if child.process.exitcode else "") for child in children]

@@ -13,6 +13,8 @@ import click
 __all__ = ["Screen", "counted", "local", "printable"]
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_IN_LINES = re.compile(r"(?!\x1b\[\d{0,2}m)[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+"""The same but for the ends of lines, tabs and colours: those are ours, or harmless."""
 
 _GAP = "  "
 _NARROWEST = 16
@@ -45,9 +47,13 @@ def local(moment: str | None, *, seconds: bool = False) -> str:
     return f"{found:%Y-%m-%d %H:%M:%S}" if seconds else f"{found:%Y-%m-%d %H:%M}"
 
 
-def printable(text: str) -> str:
-    """Return a text of a database with its control characters escaped: a terminal would obey them."""
-    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+def printable(text: str, *, in_lines: bool = False) -> str:
+    """Return a text of a database with its control characters escaped: a terminal would obey them.
+
+    With ``in_lines`` it is a whole answer, in which lines end, and words have colours.
+    """
+    pattern = _IN_LINES if in_lines else _CONTROL
+    return pattern.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def counted(count: int, noun: str) -> str:

@@ -6,7 +6,6 @@ import functools
 import io
 import json
 import os
-import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -17,7 +16,7 @@ import click
 from vecmigrate import settings
 from vecmigrate.causes import told
 from vecmigrate.cli.bars import Shown
-from vecmigrate.cli.looks import Screen
+from vecmigrate.cli.looks import Screen, printable
 from vecmigrate.engine import sqlite_url
 from vecmigrate.errors import ConfigurationError, VecmigrateError
 from vecmigrate.migrator import Migrator
@@ -25,9 +24,6 @@ from vecmigrate.progress import told_to
 from vecmigrate.shell import quoted
 
 __all__ = ["Commands", "Context", "Output", "command", "complain", "echo", "print_json"]
-
-_OBEYED = re.compile(r"(?!\x1b\[\d{0,2}m)[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-"""Control characters that a terminal would obey, and that may come from a database; a colour is ours, or harmless."""
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -179,7 +175,7 @@ def echo(text: str, *, err: bool = False) -> None:
     stream = sys.stderr if err else sys.stdout
     encoding = getattr(stream, "encoding", None) or "utf-8"
     try:
-        shown = _OBEYED.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+        shown = printable(text, in_lines=True)
         click.echo(shown.encode(encoding, "backslashreplace").decode(encoding), file=stream)
     except OSError as error:
         _discard(stream)
